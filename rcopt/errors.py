@@ -1,0 +1,12 @@
+"""The two ways a command ends badly, each with its exit code."""
+
+
+class InputError(Exception):
+    """What the user gave is wrong; one line says what, where, what was expected, how to mend it.
+
+    The command line prints the line and exits with code 2.
+    """
+
+
+class WorkError(Exception):
+    """The input was fine but the work failed; the command line exits with code 1."""
