@@ -99,7 +99,7 @@ def confidence(
         values = 1.0 + (p * logs).sum(axis=1) / np.log(p.shape[1])
     else:
         raise ValueError(f"kind must be one of {', '.join(get_args(Confidence))}, got {kind!r}")
-    return np.clip(values, 0.0, 1.0)
+    return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float64)
 
 
 def check_aligned(predictions: Sequence[Predictions]) -> None:
