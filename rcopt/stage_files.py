@@ -1,0 +1,94 @@
+"""A trained stage's predictions as one file: safetensors, no pickle, readable anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from rcopt.cascade import Stage
+from rcopt.errors import InputError
+from rcopt.pool import TrainedStage
+from rcopt.predictions import Predictions, Split
+
+FORMAT = "rcopt-stage-1"
+
+
+def save_stage(path: Path, trained: TrainedStage) -> None:
+    """Write a stage's predictions on every split, its costs and its details.
+
+    Each split is two tensors, ``SPLIT.probabilities`` (N, C) float32 and ``SPLIT.labels`` (N,)
+    int64; the image names and everything scalar are JSON in the file's metadata. The file
+    appears whole or not at all.
+    """
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    images: dict[str, list[str]] = {}
+    for split, predictions in trained.predictions.items():
+        tensors[f"{split}.probabilities"] = np.ascontiguousarray(predictions.probabilities)
+        tensors[f"{split}.labels"] = np.ascontiguousarray(predictions.labels)
+        images[split] = list(predictions.images)
+    header = {
+        "resolution": trained.stage.resolution,
+        "backbone": trained.stage.backbone,
+        "flops": trained.stage.flops,
+        "macs": trained.macs,
+        "parameters": trained.parameters,
+        "key": trained.key,
+        "seconds": trained.seconds,
+        "details": dict(trained.details),
+        "images": images,
+    }
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"format": FORMAT, "stage": json.dumps(header)})
+    partial.replace(path)
+
+
+def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
+    """Read what `save_stage` wrote.
+
+    Raises:
+        InputError: If the file is missing, damaged, or not such a file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(
+                    f"{path}: not a stage's predictions (format {metadata.get('format')!r}, "
+                    f"expected {FORMAT!r}); name a file that rcopt wrote"
+                )
+            header = json.loads(metadata["stage"])
+            predictions: dict[Split, Predictions] = {}
+            for split, names in header["images"].items():
+                if split not in get_args(Split):
+                    raise ValueError(f"unknown split {split!r}")
+                predictions[split] = Predictions(
+                    split=split,
+                    probabilities=file.get_tensor(f"{split}.probabilities"),
+                    labels=file.get_tensor(f"{split}.labels"),
+                    images=tuple(names),
+                )
+        return TrainedStage(
+            stage=Stage(
+                resolution=int(header["resolution"]),
+                backbone=str(header["backbone"]),
+                flops=float(header["flops"]),
+            ),
+            predictions=predictions,
+            key=str(header["key"]),
+            macs=int(header["macs"]),
+            parameters=int(header["parameters"]),
+            run_id=run_id,
+            seconds=float(header["seconds"]),
+            details={str(k): str(v) for k, v in header["details"].items()},
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such predictions file") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: damaged predictions file ({reason}); delete it, and it is made again "
+            "or can be copied again"
+        ) from None
