@@ -1,0 +1,368 @@
+"""The study file: its schema, its overrides, and what makes two versions comparable."""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rcopt.errors import InputError
+from rcopt.predictions import Confidence
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Resolution = Annotated[int, Field(ge=8, le=1024)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(_Section):
+    """Where the images come from and how the held-out ones are divided."""
+
+    source: Literal["digits", "imagenette", "folder", "predictions"] = "digits"
+    root: str | None = None
+    """Relative to the project. folder: ROOT/{train,val}/CLASS/IMAGE; imagenette: where it is
+    downloaded to; predictions: a folder of stage files."""
+    validation: Share = 0.5
+    calibration: Share = 0.0
+    test: Share = 0.5
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source in ("folder", "predictions") and self.root is None:
+            raise ValueError(f'root is needed with source = "{self.source}"')
+        if self.validation == 0 or self.test == 0:
+            raise ValueError("validation and test must be above 0")
+        if self.validation + self.calibration + self.test > 1 + 1e-9:
+            raise ValueError(
+                "validation + calibration + test must not exceed 1: the splits would overlap"
+            )
+        return self
+
+
+class StageSettings(_Section):
+    """What may be trained."""
+
+    resolutions: tuple[Resolution, ...] = Field(default=())
+    backbones: tuple[str, ...] | dict[str, tuple[str, ...]] = Field(default=())
+    """Ordered by depth; or a table with a list per resolution."""
+    optional: bool = True
+    """Whether the search may leave a resolution out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        rising = list(self.resolutions) == sorted(set(self.resolutions))
+        if not rising:
+            raise ValueError(f"resolutions must rise, got {list(self.resolutions)}")
+        if isinstance(self.backbones, dict):
+            wanted = {str(r) for r in self.resolutions}
+            if set(self.backbones) != wanted:
+                raise ValueError(
+                    f"backbones must have one list per resolution ({', '.join(sorted(wanted))}), "
+                    f"got {', '.join(sorted(self.backbones))}"
+                )
+        for names in self.table().values():
+            if len(set(names)) != len(names):
+                raise ValueError(f"backbones are named twice in {list(names)}")
+            if not names:
+                raise ValueError("backbones must not be empty")
+        return self
+
+    def table(self) -> dict[int, tuple[str, ...]]:
+        """Return the backbones that may be used at each resolution."""
+        if isinstance(self.backbones, dict):
+            return {r: self.backbones[str(r)] for r in self.resolutions}
+        return dict.fromkeys(self.resolutions, self.backbones)
+
+
+class TrainingSettings(_Section):
+    """The recipe every stage of the study is trained by, and the device it runs on."""
+
+    epochs: int = Field(default=16, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    lr: float = Field(default=0.05, gt=0, le=100)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Literal["cosine", "onecycle"] = "onecycle"
+    warmup: float = Field(default=0.2, ge=0, lt=1)
+    crop_scale: tuple[Share, Share] = Field(default=(0.35, 1.0))
+    flip: bool = True
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    weights: str = "none"
+    """``none``, ``pretrained`` (ImageNet weights from torchvision) or a safetensors file."""
+    device: str = "auto"
+
+
+class AnswerSettings(_Section):
+    """How a stage's probabilities become an answer and a confidence."""
+
+    confidence: Confidence = "max"
+    temperature: bool = False
+    average: bool = False
+
+
+class SearchSettings(_Section):
+    """The Optuna study."""
+
+    trials: int = Field(default=200, ge=1, le=1_000_000)
+    """The study's total, over all workers and restarts."""
+    sampler: Literal["auto", "tpe", "nsga2", "gp", "random"] = "auto"
+    storage: str = "journal"
+    exact: bool = True
+    """Sweep every threshold of the stages trained so far, exactly."""
+    exact_trials: int = Field(default=20, ge=0, le=1_000)
+    """How many points of the exact front enter the study after each newly trained stage."""
+
+
+class TrackingSettings(_Section):
+    """MLflow."""
+
+    uri: str = "sqlite:///mlruns/mlflow.db"
+    cascade_runs: int = Field(default=1000, ge=0)
+    """Evaluations beyond this are steps of the study run, not runs of their own."""
+
+
+class StudySettings(_Section):
+    """A whole study file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    data: DataSettings = DataSettings()
+    stages: StageSettings = StageSettings()
+    training: TrainingSettings = TrainingSettings()
+    answers: AnswerSettings = AnswerSettings()
+    search: SearchSettings = SearchSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.source != "predictions" and not self.stages.table():
+            raise ValueError("stages.resolutions and stages.backbones are needed")
+        return self
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read and checked, and the project it belongs to.
+
+    Attributes:
+        settings: The validated settings, overrides included.
+        project: The folder that holds ``studies/``; paths in the file are relative to it.
+        file: Where the settings were read from.
+    """
+
+    settings: StudySettings
+    project: Path
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name: Optuna study and MLflow experiment are called so too."""
+        return self.settings.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the study keeps its own state (trials, front, checkpoints)."""
+        return self.project / "mlruns" / "studies" / self.name
+
+    @property
+    def root(self) -> Path | None:
+        """The data folder, absolute."""
+        root = self.settings.data.root
+        return None if root is None else self.project / Path(root).expanduser()
+
+    def to_toml(self) -> str:
+        """Return the resolved study file, every default spelled out."""
+        return _to_toml(self.settings.model_dump(mode="json"))
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file, or find a started study by its name.
+
+    Args:
+        path: A ``.toml`` file, or the name of a study that was started in this project.
+        overrides: ``section.key=value`` settings that win over the file; values are TOML, and
+            text that is not TOML is taken as a string.
+
+    Raises:
+        InputError: One line with file, key, what was expected and how to mend it.
+    """
+    file, project = _locate(str(path))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from None
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: not valid TOML: {error}") from None
+    where = _shown(file)
+    for override in overrides:
+        _apply(raw, override)
+    raw.setdefault("name", file.stem)
+    try:
+        settings = StudySettings.model_validate(_frozen(raw))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_error(error, raw)}") from None
+    return Study(settings=settings, project=project, file=file)
+
+
+def identity(settings: StudySettings) -> dict[str, Any]:
+    """Return the settings that trials must share to be comparable, flat.
+
+    Left out: how many trials, which sampler, where things are stored, the device.
+    """
+    flat = flatten(settings.model_dump(mode="json"))
+    free = ("search.", "tracking.", "training.device", "name", "data.root")
+    return {key: value for key, value in flat.items() if not key.startswith(free)}
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _locate(name: str) -> tuple[Path, Path]:
+    given = Path(name).expanduser()
+    if given.suffix == ".toml" or given.is_file():
+        file = given.absolute()
+        if not file.is_file():
+            near = sorted(str(p) for p in given.parent.glob("*.toml"))
+            hint = f"; there is {', '.join(near[:5])}" if near else ""
+            raise InputError(f"{name}: no such study file{hint}")
+        return file, _project_of(file.parent)
+    project = _project_of(Path.cwd())
+    started = project / "mlruns" / "studies" / name / "study.toml"
+    written = project / "studies" / f"{name}.toml"
+    for file in (started, written):
+        if file.is_file():
+            return file, project
+    known = {p.parent.name for p in project.glob("mlruns/studies/*/study.toml")}
+    known |= {p.stem for p in project.glob("studies/*.toml")}
+    hint = f"; known: {', '.join(sorted(known))}" if known else ""
+    raise InputError(f"{name}: no study of that name in {_shown(project)} and no such file{hint}")
+
+
+def _project_of(folder: Path) -> Path:
+    folder = folder.absolute()
+    for candidate in (folder, *folder.parents):
+        if candidate.name == "studies":
+            # A started study's copy lies in mlruns/studies/NAME, two levels deeper.
+            above = candidate.parent
+            return above.parent if above.name == "mlruns" else above
+        if (candidate / "studies").is_dir():
+            return candidate
+    return folder
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
+        raise InputError(f"--set {override}: expected section.key=value, such as data.root=images")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = raw
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override}: {part} is a value, not a section")
+    table[parts[-1]] = value
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(inner) for key, inner in value.items()}
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _first_error(error: ValidationError, raw: Mapping[str, Any]) -> str:
+    errors = error.errors(include_url=False)
+    # An unknown key often causes the other errors, so it is named first.
+    chosen = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    location = [str(part) for part in chosen["loc"]]
+    key = ".".join(part for part in location if not part.startswith(("tuple[", "dict[")))
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if chosen["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
+        return f"{key}: unknown key; the nearest known one is '{near[0]}'{more}"
+    message = chosen["msg"].removeprefix("Value error, ")
+    if chosen["type"] == "missing":
+        return f"{key}: missing; add it{more}"
+    if chosen["type"] == "value_error":
+        return f"{key}: {message}{more}" if key else f"{message}{more}"
+    return f"{key}: {message}, got {_short(chosen['input'])}{more}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    model: Any = StudySettings
+    for part in location:
+        model = model.model_fields[part].annotation
+        if get_origin(model) in (Union, UnionType):
+            model = next(arg for arg in get_args(model) if issubclass(arg, BaseModel))
+    return list(model.model_fields)
+
+
+def _to_toml(tree: Mapping[str, Any], prefix: str = "") -> str:
+    lines = [
+        f"{_toml_key(key)} = {_toml_value(value)}"
+        for key, value in tree.items()
+        if value is not None and not isinstance(value, Mapping)
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            path = f"{prefix}{_toml_key(key)}"
+            text += f"\n[{path}]\n" + _to_toml(value, f"{path}.")
+    return text
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return repr(value)

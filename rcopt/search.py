@@ -1,0 +1,370 @@
+"""The Optuna side of a study: its space, its samplers, and trials written whole.
+
+A trial is proposed by a sampler on an in-memory mirror of the study and enters the storage as
+one finished record. So no trial is ever left running by a killed process, nothing is held
+while a stage trains, and a continued study equals an undisturbed one: each proposal's random
+stream follows from the study's seed and the trial's place, not from what a process did before.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from filelock import FileLock
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source
+from rcopt.errors import InputError
+
+SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
+
+#: Leaves a resolution out.
+NONE = "none"
+
+DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+METRICS = ("accuracy", "mean_flops")
+
+_IDENTITY = "rcopt.identity"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a trial chooses among.
+
+    Attributes:
+        backbones: For each resolution, rising, the backbones ordered by depth.
+        optional: Whether a resolution may be left out.
+    """
+
+    backbones: Mapping[int, tuple[str, ...]]
+    optional: bool
+
+    def choices(self, resolution: int) -> CategoricalDistribution:
+        """Return the distribution of ``backbone.<resolution>``."""
+        names = self.backbones[resolution]
+        return CategoricalDistribution((*names, NONE) if self.optional else names)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a sampler asks to be evaluated.
+
+    Attributes:
+        number: Its number in the in-memory mirror, not in the storage.
+        stages: (resolution, backbone) from cheap to costly, at least one.
+        deferral_rates: One for each stage but the last.
+    """
+
+    number: int
+    stages: tuple[tuple[int, str], ...]
+    deferral_rates: tuple[float, ...]
+
+
+class Trials:
+    """The stored trials of one study; every write is one whole finished trial.
+
+    Args:
+        storage: ``journal`` or an SQLAlchemy URL.
+        name: The study's name.
+        folder: Where the journal and the lock lie.
+        identity: The settings that all trials share, flat; kept with the study.
+
+    Raises:
+        InputError: If the storage is corrupt or cannot be reached, or if the study was made
+            with other settings.
+    """
+
+    def __init__(self, storage: str, name: str, folder: Path, identity: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / "trials.lock")
+        with self._lock:
+            self._storage = _open_storage(storage, folder)
+            self.study = _open_study(self._storage, name, storage)
+            self._check_identity(identity, folder)
+
+    def all(self) -> list[FrozenTrial]:
+        """Return every trial, in order; the caller changes none of them."""
+        return self.study.get_trials(deepcopy=False)
+
+    @contextmanager
+    def adding(self) -> Iterator[Callable[[FrozenTrial], int]]:
+        """Yield a function that stores a finished trial and returns its number.
+
+        The lock is held meanwhile, so that what was counted inside stays true.
+        """
+        with self._lock:
+            yield self._add
+
+    def _add(self, trial: FrozenTrial) -> int:
+        trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
+        return self._storage.get_trial_number_from_id(trial_id)
+
+    def _check_identity(self, identity: Mapping[str, Any], folder: Path) -> None:
+        stored = self.study.user_attrs.get(_IDENTITY)
+        if stored is None:
+            self.study.set_user_attr(_IDENTITY, json.dumps(identity, sort_keys=True))
+            return
+        before = json.loads(stored)
+        now = json.loads(json.dumps(identity))
+        changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        if changed:
+            key = changed[0]
+            more = f" (and {', '.join(changed[1:4])})" if len(changed) > 1 else ""
+            raise InputError(
+                f"study {self.study.study_name}: {key} was {_text(before.get(key))} when it was "
+                f"started and is {_text(now.get(key))} now{more}, so its trials would not be "
+                "comparable; put it back, or give the study another name (--set name=NEW)"
+            )
+
+
+class Sampler:
+    """Proposes on an in-memory mirror of the stored trials.
+
+    Args:
+        name: Which of Optuna's samplers; ``auto`` is TPE.
+        space: What is searched.
+        seed: The study's seed.
+        worker: Index of this worker: each has its own random stream.
+    """
+
+    def __init__(self, name: SamplerName, space: Space, *, seed: int, worker: int = 0) -> None:
+        self._name: SamplerName = name
+        self._space = space
+        self._seed = (seed, worker)
+        self._mirror = optuna.create_study(directions=DIRECTIONS, sampler=RandomSampler(0))
+        self._seen: set[int] = set()
+
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take over stored trials that the mirror does not hold yet."""
+        for trial in trials:
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                self._mirror.add_trial(trial)
+
+    def propose(self, count: int, accept: Callable[[Proposal], bool]) -> Proposal:
+        """Return the next proposal that is a cascade and that ``accept`` takes.
+
+        Args:
+            count: How many sampled trials there are; with the seed it fixes the random stream.
+            accept: Refuses proposals that need a stage that cannot be trained.
+
+        Raises:
+            LookupError: If a thousand proposals in a row were refused.
+        """
+        for attempt in range(1000):
+            # A model that keeps proposing what is refused would loop for ever.
+            name: SamplerName = self._name if attempt < 20 else "random"
+            entropy = np.random.SeedSequence([*self._seed, count, attempt])
+            self._mirror.sampler = make_sampler(name, int(entropy.generate_state(1)[0]))
+            trial = self._mirror.ask()
+            proposal = self._suggest(trial)
+            if proposal is not None and accept(proposal):
+                return proposal
+            self._mirror.tell(trial, state=TrialState.FAIL)
+        raise LookupError("no acceptable proposal in 1000 attempts")
+
+    def finished(self, proposal: Proposal, point: OperatingPoint) -> FrozenTrial:
+        """Tell the mirror a proposal's result and return the trial that belongs in the storage."""
+        values = (point.validation.accuracy, point.validation.mean_flops)
+        self._mirror.tell(proposal.number, values)
+        told = self._mirror.get_trials(deepcopy=False)[proposal.number]
+        return create_trial(
+            values=values,
+            params=told.params,
+            distributions=told.distributions,
+            user_attrs=_attributes(point, "sampled"),
+            system_attrs=told.system_attrs,
+        )
+
+    def stored(self, number: int) -> None:
+        """Note that the last finished proposal has this number in the storage."""
+        self._seen.add(number)
+
+    def _suggest(self, trial: optuna.Trial) -> Proposal | None:
+        stages: list[tuple[int, str]] = []
+        for resolution in self._space.backbones:
+            choices = self._space.choices(resolution).choices
+            backbone = str(trial.suggest_categorical(f"backbone.{resolution}", choices))
+            if backbone != NONE:
+                stages.append((resolution, backbone))
+        if not stages:
+            return None
+        rates = tuple(
+            trial.suggest_float(f"deferral_rate.{resolution}", 0.0, 1.0)
+            for resolution, _ in stages[:-1]
+        )
+        return Proposal(trial.number, tuple(stages), rates)
+
+
+def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
+    """Return one of Optuna's samplers, seeded and quiet."""
+    if name == "random":
+        return RandomSampler(seed)
+    if name == "nsga2":
+        return NSGAIISampler(seed=seed)
+    if name == "gp":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return GPSampler(seed=seed, deterministic_objective=True)
+    return TPESampler(seed=seed)
+
+
+def exact_trial(point: OperatingPoint, space: Space) -> FrozenTrial:
+    """Return a point of the exact front as a finished trial of the study.
+
+    Its deferral rates are those observed on validation, so the sampler can learn from it.
+    """
+    stages = {stage.resolution: stage.backbone for stage in point.cascade.stages}
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for resolution in space.backbones:
+        key = f"backbone.{resolution}"
+        params[key] = stages.get(resolution, NONE)
+        distributions[key] = space.choices(resolution)
+    rates = point.validation.deferral_rates
+    for stage, rate in zip(point.cascade.stages[:-1], rates, strict=True):
+        key = f"deferral_rate.{stage.resolution}"
+        params[key] = 0.0 if np.isnan(rate) else rate
+        distributions[key] = FloatDistribution(0.0, 1.0)
+    return create_trial(
+        values=(point.validation.accuracy, point.validation.mean_flops),
+        params=params,
+        distributions=distributions,
+        user_attrs=_attributes(point, "exact"),
+    )
+
+
+def trial_source(trial: FrozenTrial) -> Source | None:
+    """Return what made a trial, or None if it is not one of rcopt's finished trials."""
+    source = trial.user_attrs.get("source")
+    if trial.state != TrialState.COMPLETE or source not in ("sampled", "exact"):
+        return None
+    return "sampled" if source == "sampled" else "exact"
+
+
+def trial_point(trial: FrozenTrial, stage_named: Callable[[int, str], Any]) -> OperatingPoint:
+    """Return a stored trial as the operating point it was told with.
+
+    Args:
+        trial: One of rcopt's finished trials.
+        stage_named: Returns the `Stage` of a resolution and a backbone.
+    """
+    attributes = trial.user_attrs
+    stages = tuple(stage_named(int(r), b) for r, b in attributes["stages"])
+    accuracy, flops = trial.values
+    exits = tuple(attributes["exit_rates"])
+    reach = tuple(attributes["reach_rates"])
+    return OperatingPoint(
+        cascade=Cascade(stages, tuple(attributes["thresholds"])),
+        validation=Evaluation(
+            accuracy=accuracy,
+            mean_flops=flops,
+            exit_rates=exits,
+            reach_rates=reach,
+            deferral_rates=tuple(
+                after / before if before else float("nan") for before, after in pairwise(reach)
+            ),
+            n_images=attributes["n_images"],
+        ),
+        source="sampled" if attributes["source"] == "sampled" else "exact",
+        trial=trial.number,
+    )
+
+
+def _attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:
+    return {
+        "source": source,
+        "stages": [[s.resolution, s.backbone] for s in point.cascade.stages],
+        "thresholds": list(point.cascade.thresholds),
+        "exit_rates": list(point.validation.exit_rates),
+        "reach_rates": list(point.validation.reach_rates),
+        "n_images": point.validation.n_images,
+    }
+
+
+def _open_storage(storage: str, folder: Path) -> BaseStorage:
+    if storage == "journal":
+        path = folder / "trials.journal"
+        _drop_torn_line(path)
+        try:
+            return JournalStorage(
+                JournalFileBackend(str(path), lock_obj=_KernelLock(folder / "journal.lock"))
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: corrupt journal ({_text(error)}); restore it from a copy, or delete "
+                "it to start the study's trials anew (trained stages are kept)"
+            ) from None
+    if storage.startswith("sqlite"):
+        return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": 20}})
+    try:
+        return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+    except Exception as error:
+        # SQLAlchemy and the database drivers share no narrower base; the text is cut to its
+        # first line, which names host and reason, and holds no password.
+        reason = str(error.__cause__ or error).strip().splitlines()[:1]
+        raise InputError(
+            f"search.storage: the database cannot be opened ({' '.join(reason)}); check the "
+            'URL, or use storage = "journal"'
+        ) from None
+
+
+def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
+    )
+    if [d.name.lower() for d in study.directions] != list(DIRECTIONS):
+        raise InputError(
+            f"search.storage = {shown!r}: a study {name!r} with other directions is stored "
+            "there; give this one another name (--set name=NEW)"
+        )
+    if study.metric_names is None:
+        study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(METRICS))
+    return study
+
+
+class _KernelLock(JournalFileOpenLock):
+    """Optuna's own journal locks outlive a killed process by 30 s; the kernel's do not."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _drop_torn_line(path: Path) -> None:
+    # A line without its end was never acknowledged; glued to the next it would corrupt both.
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def _text(value: object) -> str:
+    text = " ".join((value if isinstance(value, str) else repr(value)).split())
+    return text if len(text) <= 80 else text[:77] + "..."
