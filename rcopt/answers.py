@@ -5,12 +5,13 @@ network to be trained or run again. An `AnswerRule` names one way; `stage_answer
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rcopt.cascade import Cascade, Stage
 from rcopt.predictions import Confidence, Predictions, Split, check_aligned, confidence
 
 #: Temperatures outside this range are not looked for. A stage that is always right would have 0
@@ -86,6 +87,35 @@ def stage_answers(
         sure[level] = confidence(own, rule.confidence)
         predicted[level] = own.argmax(axis=1)
     return Answers(predictions[0].split, sure, predicted == labels, predicted)
+
+
+def cascade_answers(
+    cascade: Cascade,
+    predictions: Mapping[Stage, Predictions],
+    rule: AnswerRule,
+    temperatures: Mapping[Stage, float] | None = None,
+) -> Answers:
+    """Return the answers of a cascade's stages, which its thresholds can be applied to.
+
+    Args:
+        cascade: Whose stages, in their order.
+        predictions: Of each of its stages on one split; other stages are not looked at.
+        rule: How probabilities become answers.
+        temperatures: As in `stage_answers`, by stage.
+
+    Raises:
+        ValueError: If a stage has no predictions or temperature, or as `stage_answers`.
+    """
+    for stage in cascade.stages:
+        if stage not in predictions:
+            raise ValueError(f"predictions hold none of stage {stage.name}")
+        if temperatures is not None and stage not in temperatures:
+            raise ValueError(f"temperatures hold none of stage {stage.name}")
+    return stage_answers(
+        [predictions[stage] for stage in cascade.stages],
+        rule,
+        None if temperatures is None else [temperatures[stage] for stage in cascade.stages],
+    )
 
 
 def fit_temperature(predictions: Predictions) -> float:
