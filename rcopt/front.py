@@ -1,22 +1,16 @@
 """Fronts: the exact accuracy-FLOPs front over all thresholds, dominance, hypervolume, spread."""
 
 import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from rcopt.cascade import NEVER, check_answers
+from rcopt.cascade import check_answers
+from rcopt.cuts import choose_cuts, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
-
-#: Steps from which the sweep is shared among threads (starting them costs about 1 ms).
-THREAD_STEPS = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +70,9 @@ def threshold_front(
     Returns:
         The front, cheapest first; `rcopt.evaluate` of a row gives exactly its numbers. A
         threshold is 0.0 (the stage answers everything that reaches it), an observed
-        confidence, or `NEVER`. When exact, of the vectors made of these with as many right
-        answers for as many FLOPs, the row holds the smallest, compared stage by stage.
+        confidence, or `rcopt.cascade.NEVER`. When exact, of the vectors made of these with as
+        many right answers for as many FLOPs, the row holds the smallest, compared stage by
+        stage.
 
     Raises:
         ValueError: On inputs that `rcopt.evaluate` refuses, or ``max_steps`` below 1.
@@ -91,9 +86,8 @@ def threshold_front(
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     n = correct.shape[1]
-    useful = _useful(correct)
-    cuts = _coarsen([_cuts(c, u) for c, u in zip(confidence, useful, strict=True)], n, max_steps)
-    total, cut = _sweep(cuts, correct, useful, flops)
+    cuts = choose_cuts(confidence, correct, max_steps)
+    total, cut = sweep(cuts, correct, flops)
     mean = total / n
     rows = _cheapest(mean)
     thresholds = np.empty((len(rows), len(flops) - 1))
@@ -219,178 +213,6 @@ def _check_points(
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
     return acc, cost
-
-
-@dataclass(frozen=True, eq=False)
-class _Cuts:
-    """Where one stage's threshold may lie: after which of its distinct confidences."""
-
-    values: NDArray[np.float64]  # (V,) distinct confidences, rising
-    group: NDArray[np.int64]  # (N,) which of them an image has
-    weight: NDArray[np.int64]  # (V,) useful images that have it
-    visited: NDArray[np.int64]  # (u,) rising: cut j >= 1 passes on values[: visited[j-1] + 1]
-
-    @property
-    def thresholds(self) -> NDArray[np.float64]:
-        """(u+1,) the threshold of each cut; cut 0 passes on nothing."""
-        above = np.append(self.values, NEVER)
-        return np.concatenate([[0.0], above[self.visited + 1]])
-
-    @property
-    def skipped(self) -> int:
-        """The most useful images strictly between neighbouring cuts."""
-        up_to = np.cumsum(self.weight)[self.visited]
-        between = up_to - self.weight[self.visited] - np.concatenate([[0], up_to[:-1]])
-        return int(between.max(initial=0))
-
-
-def _useful(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(K-1, N) whether a stage is wrong about an image and a later stage is right."""
-    later = np.logical_or.accumulate(correct[:0:-1], axis=0)[::-1]
-    return np.asarray(~correct[:-1] & later)
-
-
-def _cuts(confidence: NDArray[np.float64], useful: NDArray[np.bool_]) -> _Cuts:
-    values, group = np.unique(confidence, return_inverse=True)
-    weight = np.bincount(group[useful], minlength=len(values))
-    return _Cuts(values, group, weight, np.flatnonzero(weight))
-
-
-def _steps(sizes: Sequence[int], n_images: int) -> int:
-    inner = [math.prod(sizes[:k]) for k in range(max(len(sizes) - 1, 1))]
-    return math.prod(sizes) + n_images * sum(inner)
-
-
-def _coarsen(cuts: list[_Cuts], n_images: int, max_steps: int) -> list[_Cuts]:
-    """Keep evenly spread cuts, equally many per stage, so that the sweep is short enough."""
-    sizes = [len(level.visited) for level in cuts]
-    if _steps(sizes, n_images) <= max_steps:
-        return cuts
-    low, high = 1, max(sizes)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _steps([min(size, middle) for size in sizes], n_images) <= max_steps:
-            low = middle
-        else:
-            high = middle - 1
-    return [_thin(level, low) if len(level.visited) > low else level for level in cuts]
-
-
-def _thin(level: _Cuts, n_cuts: int) -> _Cuts:
-    up_to = np.cumsum(level.weight)[level.visited]
-    targets = up_to[-1] * np.arange(1, n_cuts + 1) / n_cuts
-    return replace(level, visited=level.visited[np.unique(np.searchsorted(up_to, targets))])
-
-
-def _sweep(
-    cuts: list[_Cuts],
-    correct: NDArray[np.bool_],
-    useful: NDArray[np.bool_],
-    flops: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Return the least FLOPs (N+1,) for each number of right answers, and its cuts (N+1, K-1)."""
-    levels, n = useful.shape
-    sizes = np.array([len(level.visited) for level in cuts], dtype=np.int64)
-    right, total = int(correct[0].sum()), n * float(flops[0])
-    least, cut = np.full(n + 1, np.inf), np.zeros((n + 1, levels), dtype=np.int32)
-    least[right] = total
-    if levels == 0 or sizes[0] == 0:
-        return least, cut
-    bucket = np.empty((levels, n), dtype=np.int32)
-    order = np.empty((levels, n), dtype=np.int32)
-    start = np.zeros((levels, int(sizes.max()) + 1), dtype=np.int64)
-    for k, level in enumerate(cuts):
-        bucket[k] = np.searchsorted(level.visited, level.group)
-        order[k] = np.argsort(bucket[k], kind="stable")
-        start[k, : sizes[k] + 1] = np.searchsorted(bucket[k][order[k]], np.arange(sizes[k] + 1))
-    gain = np.diff(correct.astype(np.int8), axis=0)
-
-    def part(first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        found, at = least.copy(), cut.copy()
-        depth = np.zeros(n, dtype=np.int8)
-        tally = np.zeros((int(sizes[-1]) + 1, 2), dtype=np.int64)
-        if levels == 1:
-            np.add.at(tally, bucket[0], np.stack([np.ones(n, np.int64), gain[0]], axis=1))
-        chosen = np.zeros(levels, dtype=np.int32)
-        _descend(
-            0, first, last, right, total, flops, gain, useful,
-            bucket, order, start, sizes, depth, tally, chosen, found, at,
-        )  # fmt: skip
-        return found, at
-
-    size, workers = int(sizes[0]), os.cpu_count() or 1
-    if levels == 1 or workers == 1 or _steps(sizes.tolist(), n) < THREAD_STEPS:
-        return part(0, size)
-    # More parts than threads, since a later cut of the first stage is more work than an early.
-    edges = np.linspace(0, size, min(size, 4 * workers) + 1).astype(int).tolist()
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(part, edges[:-1], edges[1:]))
-    # Of equal costs the earliest part wins, so the number of threads changes nothing.
-    best = np.argmin([found for found, _ in parts], axis=0)
-    for number, (found, at) in enumerate(parts):
-        least[best == number] = found[best == number]
-        cut[best == number] = at[best == number]
-    return least, cut
-
-
-@njit(cache=True, nogil=True)
-def _descend(  # type: ignore[no-untyped-def]
-    level, first, last, right, total, flops, gain, useful,
-    bucket, order, start, sizes, depth, tally, chosen, least, cut,
-):  # fmt: skip
-    """Move the cut of one stage up over the images that reach it (``depth == level``).
-
-    ``right`` and ``total`` are the right answers and FLOPs when this stage answers them all;
-    that case is recorded already. ``tally`` holds, per cut of the last stage that has a
-    threshold, how many of the images that reach it have it, and their summed gain.
-    """
-    final = len(sizes) - 1
-    passed = 0
-    if level == final:
-        record = 0
-        risen = 0
-        for j in range(sizes[level]):
-            passed += tally[j, 0]
-            risen += tally[j, 1]
-            if risen > record:
-                record = risen
-                cost = total + passed * flops[level + 1]
-                if cost < least[right + risen]:
-                    least[right + risen] = cost
-                    for k in range(level):
-                        cut[right + risen, k] = chosen[k]
-                    cut[right + risen, level] = j + 1
-        return
-    if level + 1 == final:
-        tally[:] = 0
-    for j in range(last):
-        fresh = False
-        for at in range(start[level, j], start[level, j + 1]):
-            image = order[level, at]
-            if depth[image] == level:
-                depth[image] = level + 1
-                passed += 1
-                right += gain[level, image]
-                fresh |= useful[level, image]
-                if level + 1 == final:
-                    tally[bucket[final, image], 0] += 1
-                    tally[bucket[final, image], 1] += gain[final, image]
-        if fresh and j >= first:
-            chosen[level] = j + 1
-            cost = total + passed * flops[level + 1]
-            if cost < least[right]:
-                least[right] = cost
-                for k in range(level + 1):
-                    cut[right, k] = chosen[k]
-                for k in range(level + 1, final + 1):
-                    cut[right, k] = 0
-            _descend(
-                level + 1, 0, sizes[level + 1], right, cost, flops, gain, useful,
-                bucket, order, start, sizes, depth, tally, chosen, least, cut,
-            )  # fmt: skip
-    for at in range(start[level, 0], start[level, last]):
-        if depth[order[level, at]] > level:
-            depth[order[level, at]] = level
 
 
 def _cheapest(mean_flops: NDArray[np.float64]) -> NDArray[np.int64]:
