@@ -55,7 +55,7 @@ class Backbone:
     def approximate_gmacs(self) -> float:
         """Rough cost at 224 pixels; only for putting names in order."""
         if self.family == "mobilenet_v2":
-            return 0.32 * self.size**1.8
+            return 0.32 * math.pow(self.size, 1.8)
         return _RESNET_GMACS[int(self.size)] * _STEM_AREA[self.stem]
 
 
@@ -144,7 +144,15 @@ def build(name: str, n_classes: int, *, weights: str | Path = "none", seed: int 
         model = _construct(backbone, n_classes)
     if state is not None:
         _load_initial(model, state, backbone, weights)
-    return model.to(memory_format=torch.channels_last)
+    return channels_last(model)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """Lay a model's convolution weights out channels last, in place, and return it."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def count_macs(model: nn.Module, resolution: int, *, backend: str = "pytorch") -> Cost:

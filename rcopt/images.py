@@ -4,13 +4,13 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,7 +53,7 @@ def decode(file: Path | bytes | bytearray | memoryview, side: int, name: str) ->
                 raise _too_large(name, f"{image.width} x {image.height} pixels")
             image.load()
             return np.array(_square(_to_rgb(_upright(image)), side))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(
             f"{name}: not an image that can be read; remove the file or replace it"
         ) from None
@@ -160,16 +160,15 @@ def _one_line(error: Exception) -> str:
 # filters and the last one out restores them.
 _lock = threading.Lock()
 _inside = 0
-_guard: warnings.catch_warnings[None] | None = None
+_guard = ExitStack()
 
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    global _inside, _guard
+    global _inside
     with _lock:
         if _inside == 0:
-            _guard = warnings.catch_warnings()
-            _guard.__enter__()
+            _guard.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
         _inside += 1
     try:
@@ -177,6 +176,5 @@ def _quiet_pillow() -> Iterator[None]:
     finally:
         with _lock:
             _inside -= 1
-            if _inside == 0 and _guard is not None:
-                _guard.__exit__(None, None, None)
-                _guard = None
+            if _inside == 0:
+                _guard.close()

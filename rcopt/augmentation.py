@@ -1,0 +1,125 @@
+"""Random resized crops and flips of a whole epoch, drawn at once and cut batch by batch.
+
+Two cutters give the same pictures (to one grey level): on the CPU torch's integer kernel, crop
+by crop, which takes some 30 microseconds each; elsewhere two batched matrix products with the
+weights of the same antialiased filter, without a launch per image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """A crop for each of N images.
+
+    Attributes:
+        boxes: (N, 4) int64: top, left, height, width in pixels of the base image.
+        flips: (N,) bool, mirrored left to right.
+    """
+
+    boxes: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+
+
+def draw_crops(
+    rng: np.random.Generator, n: int, side: int, *, min_area: float, flip: bool
+) -> Crops:
+    """Draw crops as torchvision's RandomResizedCrop does, for square images.
+
+    The area is uniform in ``min_area``..1 of the image, the logarithm of the aspect ratio
+    uniform in 3/4..4/3; a side that would leave the image is cut to it (torchvision draws
+    again up to ten times).
+
+    Args:
+        rng: Source of randomness.
+        n: Number of images.
+        side: Side of the base images.
+        min_area: Smallest area as a share, in (0, 1]; 1 takes whole images.
+        flip: Whether half of the crops are mirrored.
+    """
+    area = rng.uniform(min_area, 1.0, n) * side * side
+    ratio = np.exp(rng.uniform(np.log(_RATIO[0]), np.log(_RATIO[1]), n))
+    if min_area == 1:
+        ratio = np.ones(n)
+    sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=1)
+    sides = np.clip(np.rint(sides), 1, side).astype(np.int64)
+    corners = rng.integers(0, side - sides + 1)
+    flips = rng.random(n) < 0.5 if flip else np.zeros(n, dtype=np.bool_)
+    return Crops(np.concatenate([corners, sides], axis=1), flips)
+
+
+def cut(
+    base: NDArray[np.uint8], images: NDArray[np.int64], crops: Crops, resolution: int
+) -> Tensor:
+    """Cut crops on the CPU.
+
+    Args:
+        base: (M, S, S, 3), may be memory-mapped; only the crops are read.
+        images: (B,) which image each crop is of.
+        crops: B crops.
+        resolution: Side of the result.
+
+    Returns:
+        (B, 3, resolution, resolution) uint8, channels last in memory.
+    """
+    out = torch.empty((len(images), resolution, resolution, 3), dtype=torch.uint8)
+    size = (resolution, resolution)
+    for place, (image, box, flip) in enumerate(
+        zip(images.tolist(), crops.boxes.tolist(), crops.flips.tolist(), strict=True)
+    ):
+        top, left, height, width = box
+        crop = np.array(base[image, top : top + height, left : left + width])
+        pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
+        if (height, width) != size:
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        if flip:
+            pixels = pixels.flip(3)
+        out[place] = pixels[0].permute(1, 2, 0)
+    return out.permute(0, 3, 1, 2)
+
+
+def cut_batched(pixels: Tensor, boxes: Tensor, flips: Tensor, resolution: int) -> Tensor:
+    """Cut crops with batched matrix products, on any device.
+
+    Args:
+        pixels: (B, S, S, 3) uint8.
+        boxes: (B, 4), as `Crops`.
+        flips: (B,) bool.
+        resolution: Side of the result.
+
+    Returns:
+        (B, 3, resolution, resolution) whole grey levels 0..255, float16 on CUDA, else float32.
+    """
+    n, side = pixels.shape[:2]
+    # float16 holds grey levels to 1/8 and weights to 2^-11; the products sum in float32.
+    kind = torch.float16 if pixels.is_cuda else torch.float32
+    nobody = torch.zeros_like(flips)
+    down = _filter(boxes[:, 0], boxes[:, 2], nobody, side, resolution).to(kind)
+    across = _filter(boxes[:, 1], boxes[:, 3], flips, side, resolution).to(kind)
+    rows = torch.bmm(down, pixels.to(kind).view(n, side, side * 3))
+    columns = rows.view(n, resolution, side, 3).transpose(1, 2).reshape(n, side, resolution * 3)
+    mixed = torch.bmm(across, columns).view(n, resolution, resolution, 3)
+    return mixed.round().clamp(0, 255).permute(0, 3, 2, 1)
+
+
+def _filter(start: Tensor, length: Tensor, flips: Tensor, side: int, resolution: int) -> Tensor:
+    """Return (B, resolution, side) weights: a triangle as wide as the reduction, as torch's."""
+    scale = length.float()[:, None] / resolution
+    place = torch.arange(resolution, device=start.device).float()[None].expand(len(start), -1)
+    place = torch.where(flips[:, None], resolution - 1 - place, place)
+    centre = start.float()[:, None] + (place + 0.5) * scale
+    pixel = torch.arange(side, device=start.device).float() + 0.5
+    reach = scale.clamp(min=1)
+    weight = 1 - (pixel[None, None] - centre[..., None]).abs() / reach[..., None]
+    first, end = start.float()[:, None, None], (start + length).float()[:, None, None]
+    inside = (pixel > first) & (pixel < end)
+    weight = weight.clamp(min=0) * inside
+    return weight / weight.sum(dim=2, keepdim=True)
