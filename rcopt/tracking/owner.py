@@ -1,0 +1,52 @@
+"""Who holds a run: a process on a host, and whether it still lives."""
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+
+def this_owner() -> str:
+    """Return ``host:pid:start`` of this process; the start tells it from a later namesake."""
+    return f"{platform.node()}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def owner_alive(owner: str) -> bool:
+    """Return whether the process that wrote this tag still runs.
+
+    A process of another host cannot be asked and counts as alive; text that is no owner
+    counts as dead.
+    """
+    parts = owner.rsplit(":", 2)
+    if len(parts) != 3 or not parts[1].isdigit():
+        return False
+    host, pid, start = parts
+    if host != platform.node():
+        return True
+    return bool(start) and _start_of(int(pid)) == start
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started, in any unit that stays the same; '' if there is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            text = stat.read_text()
+        except OSError:
+            return ""
+        fields = text[text.rindex(")") + 2 :].split()
+        # A zombie has ended; its parent has only not asked yet.
+        return "" if fields[0] in "ZX" else f"{fields[19]}-{_boot()}"
+    asked = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return "-".join(asked.stdout.split()).replace(":", ".")
+
+
+@lru_cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "0"

@@ -1,0 +1,355 @@
+"""The stage store: a stage exists iff a FINISHED run carries its content key.
+
+Weights and predictions are that run's artifacts, so any worker that reaches the store finds
+them, and deleting the run is how a stage is forgotten.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from rcopt.cascade import Stage
+from rcopt.errors import InputError, WorkError
+from rcopt.pool import TrainedStage
+from rcopt.stage_files import load_stage
+from rcopt.tracking import labels
+from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
+from rcopt.tracking.environment import environment_tags
+from rcopt.tracking.owner import this_owner
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric, Run
+
+#: The artifact that holds a stage's predictions; the other is its weights.
+PREDICTIONS = "stage.safetensors"
+WEIGHTS = "weights.safetensors"
+
+#: How long a store that failed is left alone by logging that can wait, in seconds.
+PAUSE = 300.0
+
+EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Epoch(Protocol):
+    """What an epoch's record must offer to be logged."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, from 1."""
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the training images answered correctly."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate at the epoch's end."""
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """The data set as MLflow shows it.
+
+    Attributes:
+        name: Readable name.
+        digest: Of images, labels and splits; 36 characters are kept.
+        source: Where it comes from.
+        profile: JSON with anything worth showing, such as the sizes of the splits.
+    """
+
+    name: str
+    digest: str
+    source: str = ""
+    profile: str = "{}"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """Where a study is logged.
+
+    Attributes:
+        name: The study's and the experiment's name.
+        experiment_id: MLflow's id of the experiment.
+        run_id: The study's own run, parent of all others.
+        started: When that run began, ms since 1970.
+        resolutions: All that the study may use, rising.
+        data: What its runs name as their data.
+    """
+
+    name: str
+    experiment_id: str
+    run_id: str
+    started: int
+    resolutions: tuple[int, ...] = ()
+    data: DataInput | None = None
+
+
+class StageStore(Connection):
+    """Stages by content key. `Tracker` is the class to use."""
+
+    def __init__(self, uri: str, project: Path, warn: Warn = quiet_warning) -> None:
+        super().__init__(uri, project, warn)
+        self._pending: dict[str, list[Metric]] = {}
+        self._paused_until = 0.0
+
+    def find_stage(self, key: str) -> TrainedStage | None:
+        """Return the stage stored under a key, or None.
+
+        A damaged one is told to ``warn``, marked, and counts as missing, so it is made again.
+        """
+        return self.find_stages([key]).get(key)
+
+    def find_stages(self, keys: Iterable[str]) -> dict[str, TrainedStage]:
+        """Return what is stored under several keys, with one query.
+
+        Raises:
+            WorkError: If the store does not answer.
+        """
+        wanted = set(keys)
+        found: dict[str, TrainedStage] = {}
+        if not wanted:
+            return found
+        only = f"= {quoted(next(iter(wanted)))}" if len(wanted) == 1 else "LIKE '%'"
+        where = f"attributes.status = 'FINISHED' AND tags.`rcopt.stage_key` {only}"
+        with reported("looking for trained stages"):
+            for run in self.search(self.experiments(), where, ["attributes.end_time ASC"]):
+                tags = run.data.tags
+                key = tags["rcopt.stage_key"]
+                if key in wanted and key not in found and "rcopt.damaged" not in tags:
+                    trained = self._load(run)
+                    if trained is not None:
+                        found[key] = trained
+        return found
+
+    def start_stage(
+        self,
+        study: StudyRun,
+        key: str,
+        stage: Stage,
+        params: Mapping[str, object],
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Open a run for a stage that is about to be trained; return its id.
+
+        Args:
+            study: Whose experiment shows it.
+            key: Content key; it becomes findable only when the stage is finished.
+            stage: What is trained.
+            params: The recipe.
+            tags: More tags.
+        """
+        all_params = {"backbone": stage.backbone, "resolution": stage.resolution, **params}
+        with reported(f"opening the MLflow run of {stage.name}"):
+            return self._create_run(
+                study,
+                "stage",
+                labels.stage_name(stage),
+                all_params,
+                {"rcopt.pending_key": key, "rcopt.owner": this_owner(), **(tags or {})},
+            )
+
+    def log_epoch(self, run_id: str, record: Epoch) -> None:
+        """Log one epoch's loss, accuracy and learning rate.
+
+        A store that does not answer is told to ``warn`` once and left alone for a while; what
+        could not be logged goes with a later epoch or with `finish_stage`.
+        """
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {
+            "train/loss": record.loss,
+            "train/accuracy": record.accuracy,
+            "train/lr": record.lr,
+        }
+        pending = self._pending.setdefault(run_id, [])
+        pending += [Metric(name, value, now, record.epoch) for name, value in values.items()]
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            with reported("logging an epoch"):
+                self._flush(run_id)
+        except (WorkError, InputError) as error:
+            self._paused_until = time.monotonic() + PAUSE
+            self.warn(f"{error}; training goes on, its curves follow later")
+
+    def finish_stage(
+        self, run_id: str, trained: TrainedStage, files: Mapping[str, Path]
+    ) -> TrainedStage:
+        """Publish a trained stage: files first, then numbers, then the key, then FINISHED.
+
+        Args:
+            run_id: From `start_stage`.
+            trained: The stage; its ``key`` is what it will be found by.
+            files: Artifact name to local file; `PREDICTIONS` is needed, `WEIGHTS` usual.
+
+        Returns:
+            The stage with its ``run_id``.
+
+        Raises:
+            WorkError: If the store refused or lost something; the stage is then not findable.
+        """
+        if PREDICTIONS not in files:
+            raise ValueError(f"files must hold {PREDICTIONS!r}, got {sorted(files)}")
+        name = trained.stage.name
+        with reported(f"storing {name} in MLflow"):
+            digests = {file: self.upload(run_id, file, path) for file, path in files.items()}
+            self._flush(run_id)
+            self._log(
+                run_id,
+                metrics=labels.stage_metrics(trained),
+                tags={
+                    "mlflow.note.content": labels.stage_note(trained),
+                    **{f"rcopt.sha256.{file}": digest for file, digest in digests.items()},
+                    "rcopt.stage_key": trained.key,
+                },
+            )
+            self.client.set_terminated(run_id, "FINISHED")
+        self._pending.pop(run_id, None)
+        return replace(trained, run_id=run_id)
+
+    def end_stage(self, run_id: str, status: EndStatus, reason: str = "") -> None:
+        """Close a stage's run that did not come to its end."""
+        self._end(run_id, status, reason)
+        self._pending.pop(run_id, None)
+
+    def reuse_stage(self, study: StudyRun, trained: TrainedStage) -> str:
+        """Show a stage that another study trained in this study's experiment too.
+
+        Returns:
+            The run that shows it: its own if it lies in this experiment, otherwise a light one,
+            made once, that names the original.
+        """
+        origin = trained.run_id
+        if origin is None:
+            raise ValueError("trained must have a run_id: only a stored stage can be shown")
+        with reported(f"showing {trained.stage.name} in MLflow"):
+            if self.client.get_run(origin).info.experiment_id == study.experiment_id:
+                return origin
+            where = f"tags.`rcopt.reused_from` = {quoted(origin)}"
+            for run in self.search([study.experiment_id], where):
+                return str(run.info.run_id)
+            stage = trained.stage
+            run_id = self._create_run(
+                study,
+                "stage",
+                labels.stage_name(stage),
+                {"backbone": stage.backbone, "resolution": stage.resolution},
+                {
+                    "rcopt.reused_from": origin,
+                    "mlflow.note.content": f"Trained before, in run {origin}; used again.\n\n"
+                    + labels.stage_note(trained),
+                },
+            )
+            self._log(run_id, metrics=labels.stage_metrics(trained))
+            self.client.set_terminated(run_id, "FINISHED")
+            return run_id
+
+    def weights_path(self, run_id: str) -> Path:
+        """Return a local path of a stage's weights, verified.
+
+        Raises:
+            InputError: If they are missing or damaged.
+            WorkError: If the store does not answer.
+        """
+        with reported("reading a stage's weights"):
+            tags = self.client.get_run(run_id).data.tags
+            digest = tags.get(f"rcopt.sha256.{WEIGHTS}")
+            if digest is None:
+                raise InputError(f"run {run_id}: holds no {WEIGHTS}; name a stage's run")
+            return self.fetch(run_id, WEIGHTS, digest)
+
+    def _load(self, run: "Run") -> TrainedStage | None:
+        run_id = run.info.run_id
+        try:
+            digest = run.data.tags.get(f"rcopt.sha256.{PREDICTIONS}")
+            if digest is None:
+                raise InputError(f"run {run_id}: the sha256 of its predictions is missing")
+            trained = load_stage(self.fetch(run_id, PREDICTIONS, digest), run_id=run_id)
+            if trained.key != run.data.tags["rcopt.stage_key"]:
+                raise InputError(f"run {run_id}: its predictions are of another stage")
+            return trained
+        except InputError as error:
+            self.warn(f"{error}; the stage is made again")
+            self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
+            return None
+
+    def _create_run(
+        self,
+        study: StudyRun,
+        kind: str,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Make a run below the study's, with its parameters and data."""
+        run = self.client.create_run(
+            study.experiment_id,
+            run_name=name,
+            tags={
+                **environment_tags(self.project),
+                "rcopt.kind": kind,
+                "rcopt.study": study.name,
+                "mlflow.parentRunId": study.run_id,
+                **tags,
+            },
+        )
+        run_id = str(run.info.run_id)
+        self._log(run_id, params=params)
+        if study.data is not None:
+            self.client.log_inputs(run_id, [dataset_input(study.data)])
+        return run_id
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+        timestamp: int | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        when = int(time.time() * 1000) if timestamp is None else timestamp
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(k, v, when, step) for k, v in (metrics or {}).items()],
+            params=[Param(k, str(v)[:6000]) for k, v in (params or {}).items()],
+            tags=[RunTag(k, v[:8000]) for k, v in (tags or {}).items()],
+        )
+
+    def _flush(self, run_id: str) -> None:
+        pending = self._pending.get(run_id, [])
+        while pending:
+            self.client.log_batch(run_id, metrics=pending[:900])
+            del pending[:900]
+
+    def _end(self, run_id: str, status: EndStatus, reason: str) -> None:
+        with reported("closing an MLflow run"):
+            if reason:
+                self.client.set_tag(run_id, "rcopt.reason", reason[:5000])
+            self.client.set_terminated(run_id, status)
+
+
+def dataset_input(data: DataInput) -> "DatasetInput":
+    """Return the data set as MLflow's entity, without the costly profile MLflow would make."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return DatasetInput(
+        Dataset(
+            name=data.name,
+            digest=data.digest[:36],
+            source_type="rcopt",
+            source=data.source or "{}",
+            profile=data.profile,
+        ),
+        [InputTag("mlflow.data.context", "training")],
+    )

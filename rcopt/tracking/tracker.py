@@ -1,0 +1,287 @@
+"""Studies in MLflow: the experiment, the study's run, its front."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rcopt.cascade import OperatingPoint
+from rcopt.errors import InputError, WorkError
+from rcopt.tracking import labels, view
+from rcopt.tracking.connection import Warn, quiet_warning, quoted, reported
+from rcopt.tracking.environment import environment_tags
+from rcopt.tracking.owner import owner_alive, this_owner
+from rcopt.tracking.stages import DataInput, EndStatus, StageStore, StudyRun, dataset_input
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Run
+
+
+def open_tracker(uri: str, project: Path, *, warn: Warn = quiet_warning) -> "Tracker":
+    """Open a study's MLflow store, making a SQLite one where it is missing.
+
+    Args:
+        uri: ``sqlite:///PATH``, relative to the project, or ``http(s)://HOST:PORT``.
+        project: The folder that holds ``studies/``.
+        warn: Called with one line for each thing that was mended or must be known.
+
+    Raises:
+        InputError: If the server cannot be reached or the file is no MLflow store.
+    """
+    return Tracker(uri, project, warn)
+
+
+class Tracker(StageStore):
+    """An open MLflow store, with explicit ids everywhere: safe in threads and processes."""
+
+    def open_study(
+        self,
+        name: str,
+        *,
+        description: str,
+        note: str = "",
+        params: Mapping[str, object],
+        config_toml: str,
+        tags: Mapping[str, str] | None = None,
+        resolutions: Sequence[int] = (),
+        data: DataInput | None = None,
+    ) -> StudyRun:
+        """Make a study's experiment and its one run, or open them again.
+
+        Args:
+            name: The study's name.
+            description: One plain sentence; with a link to the view it becomes the first line
+                of the experiment's note, the only one that MLflow shows unasked.
+            note: Markdown below it: what is searched, on what data, how to read it.
+            params: Settings that never change while the study lives; MLflow keeps the first.
+            config_toml: The resolved study file; stored as ``study.toml``.
+            tags: More tags of the study's run.
+            resolutions: All that the study may use.
+            data: The data set all its runs name.
+
+        Raises:
+            InputError: If an experiment of that name was deleted in MLflow.
+            WorkError: If the store refused.
+        """
+        with reported(f"opening study {name} in MLflow"):
+            experiment_id = self._experiment(name)
+            run = self._study_run(experiment_id, name)
+            run_id = str(run.info.run_id)
+            study = StudyRun(
+                name, experiment_id, run_id, run.info.start_time, tuple(sorted(resolutions)), data
+            )
+            if run.info.status != "RUNNING":
+                self.client.update_run(run_id, status="RUNNING")
+            known = run.data.params
+            self._log(
+                run_id,
+                params={key: value for key, value in params.items() if key not in known},
+                tags={
+                    **environment_tags(self.project),
+                    "mlflow.note.content": f"{description}\n\n{note}".strip(),
+                    "rcopt.owner": this_owner(),
+                    **(tags or {}),
+                },
+            )
+            if data is not None:
+                self.client.log_inputs(run_id, [dataset_input(data)])
+            self._log_text(run_id, "study.toml", config_toml)
+            self._describe(study, description, note)
+        return study
+
+    def end_study(self, study: StudyRun, status: EndStatus, reason: str = "") -> None:
+        """Close the study's run with what became of the command."""
+        self._end(study.run_id, status, reason)
+
+    def close_stale(
+        self, study: StudyRun, is_alive: Callable[[str], bool] = owner_alive
+    ) -> list[str]:
+        """Mark the runs that a dead process left open as KILLED.
+
+        Args:
+            study: Whose experiment.
+            is_alive: Says whether the process named by a run's ``rcopt.owner`` still runs.
+
+        Returns:
+            The runs that were closed.
+        """
+        where = "attributes.status = 'RUNNING' AND tags.`rcopt.owner` LIKE '%'"
+        with reported("closing what an earlier command left open"):
+            stale = [
+                str(run.info.run_id)
+                for run in self.search([study.experiment_id], where)
+                if not is_alive(run.data.tags["rcopt.owner"])
+            ]
+            for run_id in stale:
+                self._end(run_id, "KILLED", "the process that made this run is gone")
+        return stale
+
+    def log_files(self, study: StudyRun, paths: Sequence[Path], folder: str = "") -> None:
+        """Store files, such as the report, with the study's run."""
+        with reported("storing files in MLflow"):
+            for path in paths:
+                self.upload(study.run_id, f"{folder}/{path.name}" if folder else path.name, path)
+
+    def set_study_metrics(
+        self, study: StudyRun, metrics: Mapping[str, float], step: int = 0
+    ) -> None:
+        """Log numbers of the whole study, such as its hypervolume after a trial."""
+        with reported("logging the study's metrics"):
+            self._log(study.run_id, metrics=metrics, step=step)
+
+    def mark_front(
+        self, study: StudyRun, points: Sequence[OperatingPoint]
+    ) -> tuple[OperatingPoint, ...]:
+        """Tag the runs of the front, and only those, and write their test numbers.
+
+        A point that has no run yet gets one. A former member keeps its run, with
+        ``rcopt.pareto`` = ``false``.
+
+        Args:
+            study: Whose front.
+            points: Its members; a front of hundreds is better thinned first, each new member
+                costs a run.
+
+        Returns:
+            The points with their ``run_id``.
+        """
+        with reported("marking the front in MLflow"):
+            former = {
+                str(run.info.run_id): run
+                for run in self.search([study.experiment_id], view.FRONT_FILTER)
+            }
+            exact = {
+                run.data.tags.get("rcopt.point", ""): str(run.info.run_id)
+                for run in self.search(
+                    [study.experiment_id],
+                    "tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.source` = 'exact'",
+                )
+            }
+            marked = tuple(self._mark(study, point, exact) for point in points)
+            for run_id in former.keys() - {point.run_id for point in marked}:
+                self.client.set_tag(run_id, "rcopt.pareto", "false")
+        return marked
+
+    def log_cascade(
+        self, study: StudyRun, point: OperatingPoint, run_id: str | None = None
+    ) -> str:
+        """Log one cascade evaluation as a run of its own, in three calls.
+
+        Args:
+            study: Whose trial it is.
+            point: The cascade with its validation numbers.
+            run_id: A run that was left unfinished, to be completed.
+
+        Returns:
+            The run's id.
+        """
+        if run_id is None:
+            trial = {} if point.trial is None else {"rcopt.trial": str(point.trial)}
+            run = self.client.create_run(
+                study.experiment_id,
+                run_name=labels.cascade_name(point),
+                tags={
+                    "mlflow.parentRunId": study.run_id,
+                    "mlflow.source.name": "rcopt",
+                    "mlflow.note.content": labels.cascade_note(point),
+                    "rcopt.kind": "cascade",
+                    "rcopt.study": study.name,
+                    "rcopt.source": point.source,
+                    "rcopt.point": labels.exact_point(point),
+                    "rcopt.owner": this_owner(),
+                    **trial,
+                },
+            )
+            run_id = str(run.info.run_id)
+        self._log(
+            run_id,
+            metrics=labels.cascade_metrics(point),
+            params=labels.cascade_params(point.cascade, study.resolutions),
+            timestamp=study.started,
+        )
+        self.client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def find_trials(self, study: StudyRun, trial: int | None = None) -> "list[Run]":
+        """Return the cascade runs of the study's trials, or of one, oldest first."""
+        which = "LIKE '%'" if trial is None else f"= '{trial}'"
+        where = f"tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.trial` {which}"
+        return list(self.search([study.experiment_id], where))
+
+    def _mark(
+        self, study: StudyRun, point: OperatingPoint, exact: Mapping[str, str]
+    ) -> OperatingPoint:
+        run_id = point.run_id
+        if run_id is None and point.trial is not None:
+            run_id = next((r.info.run_id for r in self.find_trials(study, point.trial)), None)
+        elif run_id is None:
+            run_id = exact.get(labels.exact_point(point))
+        if run_id is None:
+            run_id = self.log_cascade(study, point)
+        tested = {} if point.test is None else labels.split_metrics("test", point.test)
+        self._log(run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started)
+        return replace(point, run_id=run_id)
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found: Experiment | None = self.client.get_experiment_by_name(name)
+        if found is None:
+            where: dict[str, Any] = {}
+            tags = {"mlflow.experimentKind": "custom_model_development", "rcopt.study": name}
+            if self.artifacts is not None:
+                where = {"artifact_location": (self.artifacts / name).as_uri()}
+                tags["rcopt.artifacts"] = f"{self.artifacts.name}/{name}"
+            try:
+                return str(self.client.create_experiment(name, tags=tags, **where))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self.client.get_experiment_by_name(name)
+        if found is None:
+            raise WorkError(f"the MLflow experiment {name} comes and goes; repeat the command")
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"study {name}: its MLflow experiment was deleted; restore it "
+                f"(MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore -x "
+                f"{found.experiment_id}), remove it for good (mlflow gc --experiment-ids "
+                f"{found.experiment_id} --backend-store-uri {self.uri}), or rename the study"
+            )
+        return str(found.experiment_id)
+
+    def _study_run(self, experiment_id: str, name: str) -> "Run":
+        where = f"tags.`rcopt.kind` = 'study' AND tags.`rcopt.study` = {quoted(name)}"
+        runs = list(self.search([experiment_id], where))
+        if not runs:
+            made = self.client.create_run(
+                experiment_id,
+                run_name=name,
+                tags={"rcopt.kind": "study", "rcopt.study": name, "rcopt.owner": this_owner()},
+            )
+            # Two workers may have made one each; both then keep the same.
+            runs = list(self.search([experiment_id], where)) or [made]
+            first = min(runs, key=_age)
+            if made.info.run_id != first.info.run_id:
+                self.client.delete_run(made.info.run_id)
+        return min(runs, key=_age)
+
+    def _describe(self, study: StudyRun, description: str, note: str) -> None:
+        link = view.view_link("", study.experiment_id)
+        text = f"{description} [Open the Pareto front]({link})\n\n{note}".strip()
+        tags = {
+            "mlflow.note.content": text[:20_000],
+            view.TAG: view.view_state(study.resolutions, study.started),
+        }
+        for key, value in tags.items():
+            self.client.set_experiment_tag(study.experiment_id, key, value)
+
+    def _log_text(self, run_id: str, name: str, text: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="rcopt-") as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            self.client.log_artifact(run_id, str(path))
+
+
+def _age(run: "Run") -> tuple[int, str]:
+    return run.info.start_time, run.info.run_id

@@ -1,0 +1,97 @@
+"""A ready-made view of a study in the MLflow UI: its link and its content.
+
+A plain experiment link lands on the wrong page of MLflow 3; a view stored as an experiment tag
+does not. The tag's format is MLflow's own and undocumented (seen in 3.17): a changed format
+costs the view, never the data.
+"""
+
+import json
+from collections.abc import Sequence
+
+#: The view's name in links; any text will do.
+KEY = "rcopt-front"
+TAG = f"mlflow.sharedViewState.{KEY}"
+
+FRONT_FILTER = "tags.\"rcopt.pareto\" = 'true'"
+
+
+def view_link(base_url: str, experiment_id: str) -> str:
+    """Return the address that opens the view with its charts.
+
+    Args:
+        base_url: The server, such as ``http://127.0.0.1:5000``; '' gives a link that works
+            from within the UI.
+        experiment_id: MLflow's id.
+    """
+    return (
+        f"{base_url.rstrip('/')}{'/' if base_url else ''}#/experiments/{experiment_id}/runs"
+        f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={KEY}"
+    )
+
+
+def view_state(resolutions: Sequence[int], created: int) -> str:
+    """Return the tag's value: the front's runs, a scatter, parallel coordinates, columns.
+
+    Args:
+        resolutions: All that the study may use, rising.
+        created: When, ms since 1970.
+    """
+    backbones = [f"backbone.{r}" for r in resolutions]
+    thresholds = [f"threshold.{r}" for r in resolutions[:-1]]
+    metrics = ["val/accuracy", "val/mflops", "test/accuracy", "test/mflops"]
+    exits = [f"exit/{r}" for r in resolutions]
+    charts: list[dict[str, object]] = [
+        {
+            "uuid": "scatter",
+            "type": "SCATTER",
+            "metricSectionId": "cascades",
+            "xaxis": _axis("val/mflops"),
+            "yaxis": _axis("val/accuracy"),
+        },
+        {
+            "uuid": "parallel",
+            "type": "PARALLEL",
+            "metricSectionId": "cascades",
+            "showAllRuns": True,
+            "selectedParams": [*backbones, *thresholds],
+            "selectedMetrics": ["val/mflops", "val/accuracy"],
+        },
+    ]
+    # The UI adds a bar chart for every metric that no chart names, unless it is a deleted one.
+    charts += [
+        {
+            "uuid": f"hidden{number}",
+            "type": "BAR",
+            "metricSectionId": "cascades",
+            "metricKey": key,
+            "deleted": True,
+        }
+        for number, key in enumerate([*metrics, *exits])
+    ]
+    state = {
+        "searchFilter": FRONT_FILTER,
+        "orderByKey": "metrics.`val/mflops`",
+        "orderByAsc": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "selectedColumns": [
+            *(f"metrics.`{key}`" for key in metrics),
+            *(f"params.`{key}`" for key in [*backbones, *thresholds]),
+        ],
+        "isAccordionReordered": True,
+        "compareRunSections": [
+            {
+                "uuid": "cascades",
+                "name": "Cascades",
+                "display": True,
+                "isReordered": True,
+                "columns": 1,
+                "cardHeight": 420,
+            }
+        ],
+        "compareRunCharts": charts,
+    }
+    return json.dumps({"name": "Pareto front", "createdAt": created, "state": json.dumps(state)})
+
+
+def _axis(key: str) -> dict[str, str]:
+    return {"key": key, "type": "METRIC"}
