@@ -3,6 +3,7 @@
 Importing this is cheap; MLflow itself is loaded when a store is opened.
 """
 
+from rcopt.tracking.cascade_log import CascadeLog
 from rcopt.tracking.connection import relocate, resolve_uri
 from rcopt.tracking.owner import owner_alive, this_owner
 from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, DataInput, StageStore, StudyRun
@@ -12,6 +13,7 @@ from rcopt.tracking.view import view_link
 __all__ = [
     "PREDICTIONS",
     "WEIGHTS",
+    "CascadeLog",
     "DataInput",
     "StageStore",
     "StudyRun",

@@ -203,6 +203,25 @@ class Tracker(StageStore):
         self.client.set_terminated(run_id, "FINISHED")
         return run_id
 
+    def log_steps(self, study: StudyRun, points: Mapping[int, OperatingPoint]) -> None:
+        """Log trials as steps of the study run: ``val/accuracy`` and ``val/mflops``.
+
+        Each step's time follows from its number, so logging it again changes nothing.
+
+        Args:
+            study: Whose trials.
+            points: Trial number to operating point.
+        """
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, value, study.started + trial, trial)
+            for trial, point in points.items()
+            for key, value in labels.split_metrics("val", point.validation).items()
+        ]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(study.run_id, metrics=metrics[start : start + 1000])
+
     def find_trials(self, study: StudyRun, trial: int | None = None) -> "list[Run]":
         """Return the cascade runs of the study's trials, or of one, oldest first."""
         which = "LIKE '%'" if trial is None else f"= '{trial}'"

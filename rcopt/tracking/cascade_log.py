@@ -1,0 +1,137 @@
+"""Cascade evaluations on their way into MLflow, behind the search's back.
+
+A thread feeds MLflow from a queue, so the search never waits for it. Nothing here is the only
+copy of anything: every evaluation is a trial of the Optuna study, so what a slow or lost server
+does not take, or a killed process did not send, is found missing and logged later.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from rcopt.cascade import OperatingPoint
+from rcopt.errors import InputError, WorkError
+from rcopt.tracking.connection import reported
+from rcopt.tracking.ledger import Ledger
+from rcopt.tracking.stages import StudyRun
+from rcopt.tracking.tracker import Tracker
+
+#: Points that wait at most (about 30 MB); more are left to be found missing.
+_CAPACITY = 20_000
+#: Points sent together; MLflow takes 1,000 metrics a call, two a point.
+_BATCH = 200
+#: Seconds of pause after a failure: doubled up to the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+#: Seconds between two uploads of the table while evaluations keep coming.
+_TABLE_EVERY = 60.0
+
+
+class CascadeLog:
+    """Logs the operating points of trials, each once, in the background.
+
+    Args:
+        tracker: An open store.
+        study: Whose trials.
+        cascade_runs: Trials numbered below this get a run of their own; the others become
+            steps of the study run. All get a row of ``trials.csv``.
+    """
+
+    def __init__(self, tracker: Tracker, study: StudyRun, *, cascade_runs: int) -> None:
+        if cascade_runs < 0:
+            raise ValueError(f"cascade_runs must not be negative, got {cascade_runs}")
+        self._tracker = tracker
+        self._ledger = Ledger(tracker, study, cascade_runs)
+        self._using = threading.Lock()
+        self._queue: queue.Queue[OperatingPoint] = queue.Queue(_CAPACITY)
+        self._pending: list[OperatingPoint] = []
+        self._dropped = 0
+        self._closing = threading.Event()
+        self._given_up = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="cascade log", daemon=True)
+        self._thread.start()
+
+    def add(self, point: OperatingPoint) -> None:
+        """Hand over one trial's operating point; returns at once."""
+        if point.trial is None:
+            raise ValueError("point must have a trial number, got None")
+        if self._closing.is_set():
+            raise ValueError("the log is closed, it takes no more points")
+        try:
+            self._queue.put_nowait(point)
+        except queue.Full:
+            self._dropped += 1
+
+    def missing(self, trials: Iterable[int]) -> list[int]:
+        """Return which of these trials MLflow does not hold yet.
+
+        Ask before the first `add`, for the trials of earlier commands. A trial that another
+        living worker is about to log may be among them; should it be logged twice, the next
+        command takes the later run away.
+
+        Raises:
+            WorkError: If the store does not answer.
+        """
+        with self._using, reported("reading which trials MLflow holds"):
+            self._ledger.load()
+            return self._ledger.missing(trials)
+
+    @property
+    def waiting(self) -> int:
+        """How many points are not in MLflow yet."""
+        return self._queue.qsize() + len(self._pending) + self._dropped
+
+    def close(self, timeout: float = 60.0, progress: Callable[[int], None] | None = None) -> int:
+        """Log what waits, then stop.
+
+        Args:
+            timeout: Seconds to wait at most for a server that is slow or lost.
+            progress: Called every now and then with the number of points that still wait.
+
+        Returns:
+            Number of points left unlogged; `missing` finds them at the next command.
+        """
+        self._closing.set()
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
+            if progress is not None:
+                progress(self.waiting)
+        self._given_up.set()
+        return self.waiting or self._ledger.unsaved
+
+    def _work(self) -> None:
+        pause = _FIRST_PAUSE
+        saved = time.monotonic()
+        while not self._given_up.is_set():
+            self._take()
+            idle = not self._pending
+            try:
+                with self._using, reported("logging cascades in MLflow"):
+                    if self._pending:
+                        self._ledger.load()
+                        self._ledger.send(self._pending)
+                        self._pending = []
+                    due = self._closing.is_set() and self._queue.empty()
+                    if self._ledger.unsaved and (due or time.monotonic() - saved > _TABLE_EVERY):
+                        self._ledger.save()
+                        saved = time.monotonic()
+            except (WorkError, InputError) as error:
+                self._ledger.doubt()
+                if pause == _FIRST_PAUSE:
+                    self._tracker.warn(f"{error}; the search goes on, the log follows later")
+                self._given_up.wait(min(pause, 2.0) if self._closing.is_set() else pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            if idle and self._closing.is_set() and self._queue.empty():
+                return
+
+    def _take(self) -> None:
+        """Move waiting points to the pending ones; wait a little for the first."""
+        try:
+            while len(self._pending) < _BATCH:
+                block = not self._pending and not self._closing.is_set()
+                self._pending.append(self._queue.get(block, 0.2))
+        except queue.Empty:
+            return
