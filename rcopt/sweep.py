@@ -96,11 +96,17 @@ def study_front(
             "split must not be 'test': choosing refuses test predictions "
             "(optimistic_test_front shows what choosing on them would claim)"
         )
+    allowed = optional if isinstance(optional, bool) else frozenset(optional)
+    if resolutions is not None and not isinstance(allowed, bool) and allowed - {*resolutions}:
+        raise ValueError(
+            f"optional must be among the resolutions {sorted(resolutions)}, "
+            f"got {min(allowed - {*resolutions})}"
+        )
     front = StudyFront(
         points=(),
         split=split,
         rule=rule,
-        optional=optional if isinstance(optional, bool) else frozenset(optional),
+        optional=allowed,
         resolutions=None if resolutions is None else tuple(sorted(resolutions)),
         max_stages=max_stages,
         complete=True,
