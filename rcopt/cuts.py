@@ -26,6 +26,7 @@ class Cuts:
     Attributes:
         values: (V,) distinct confidences of the stage, rising.
         group: (N,) which of them an image has.
+        order: (N,) the images by rising confidence.
         weight: (V,) number of useful images that have it: this stage is wrong about them and a
             later one is right.
         visited: (u,) rising; cut j = 1..u passes on ``values[: visited[j-1] + 1]``.
@@ -33,6 +34,7 @@ class Cuts:
 
     values: NDArray[np.float64]
     group: NDArray[np.int64]
+    order: NDArray[np.int64]
     weight: NDArray[np.int64]
     visited: NDArray[np.int64]
 
@@ -41,6 +43,13 @@ class Cuts:
         """(u+1,) the threshold of each cut; cut 0 passes on nothing."""
         above = np.append(self.values, NEVER)
         return np.concatenate([[0.0], above[self.visited + 1]])
+
+    @property
+    def buckets(self) -> NDArray[np.int64]:
+        """(N,) the number of cuts that do not pass an image on, besides cut 0."""
+        below = np.zeros(len(self.values) + 1, dtype=np.int64)
+        below[self.visited + 1] = 1
+        return np.cumsum(below)[self.group]
 
     @property
     def skipped(self) -> int:
@@ -65,9 +74,14 @@ def choose_cuts(
     """
     cuts = []
     for sure, useful in zip(confidence, _useful(correct), strict=True):
-        values, group = np.unique(sure, return_inverse=True)
+        order = np.argsort(sure)
+        rising = sure[order]
+        fresh = np.concatenate([[True], rising[1:] > rising[:-1]])
+        group = np.empty(len(sure), dtype=np.int64)
+        group[order] = np.cumsum(fresh) - 1
+        values = rising[fresh]
         weight = np.bincount(group[useful], minlength=len(values))
-        cuts.append(Cuts(values, group, weight, np.flatnonzero(weight)))
+        cuts.append(Cuts(values, group, order, weight, np.flatnonzero(weight)))
     sizes, n = [len(level.visited) for level in cuts], correct.shape[1]
     if sweep_steps(sizes, n) <= max_steps:
         return cuts
@@ -89,7 +103,7 @@ def sweep_steps(sizes: Sequence[int], n_images: int) -> int:
 
 def sweep(
     cuts: Sequence[Cuts], correct: NDArray[np.bool_], flops: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Find the cheapest combination of cuts for each number of right answers.
 
     Args:
@@ -99,38 +113,39 @@ def sweep(
 
     Returns:
         (N+1,) the least FLOPs, summed over the images, for each number of right answers
-        (infinite where no combination is worth it), and (N+1, K-1) the cuts with that cost;
-        of equal ones the smallest, compared stage by stage.
+        (infinite where no combination is worth it), and (N+1,) the cuts with that cost as one
+        number, see `cuts_of`; of equal ones the smallest, compared stage by stage.
     """
     levels, n = len(cuts), correct.shape[1]
     sizes = np.array([len(level.visited) for level in cuts], dtype=np.int64)
     right = int(correct[0].sum())
-    least, cut = np.full(n + 1, np.inf), np.zeros((n + 1, levels), dtype=np.int32)
+    least, code = np.full(n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
     least[right] = n * float(flops[0])
     if levels == 0 or sizes[0] == 0:
-        return least, cut
-    bucket = np.empty((levels, n), dtype=np.int32)
-    order = np.empty((levels, n), dtype=np.int32)
-    start = np.zeros((levels, int(sizes.max()) + 1), dtype=np.int64)
+        return least, code
+    bucket = np.empty((levels, n), dtype=np.int64)
+    order = np.empty((levels, n), dtype=np.int64)
+    start = np.zeros((levels, int(sizes.max()) + 2), dtype=np.int64)
     for k, level in enumerate(cuts):
-        bucket[k] = np.searchsorted(level.visited, level.group)
-        order[k] = np.argsort(bucket[k], kind="stable")
-        start[k, : sizes[k] + 1] = np.searchsorted(bucket[k][order[k]], np.arange(sizes[k] + 1))
+        order[k] = level.order
+        bucket[k] = level.buckets
+        start[k, 1 : sizes[k] + 2] = np.cumsum(np.bincount(bucket[k], minlength=sizes[k] + 1))
     # Of one layout and writeable, since numba compiles anew for each other kind of array.
     useful = np.ascontiguousarray(_useful(correct))
     right_at = np.ascontiguousarray(correct).astype(np.int8)
     gain = right_at[1:] - right_at[:-1]
     costs = flops.copy()
 
-    def part(first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        found, at = least.copy(), cut.copy()
+    def part(first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        found, at = least.copy(), code.copy()
         _walk(first, last, right, costs, gain, useful, bucket, order, start, sizes, found, at)
         return found, at
 
-    size, workers = int(sizes[0]), os.cpu_count() or 1
-    if levels == 1 or workers == 1 or sweep_steps(sizes.tolist(), n) < THREAD_STEPS:
+    size = int(sizes[0])
+    if levels == 1 or sweep_steps(sizes.tolist(), n) < THREAD_STEPS:
         return part(0, size)
     # More parts than threads, since a later cut of the first stage is more work than an early.
+    workers = os.cpu_count() or 1
     edges = np.linspace(0, size, min(size, 4 * workers) + 1).astype(int).tolist()
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(part, edges[:-1], edges[1:]))
@@ -138,8 +153,25 @@ def sweep(
     best = np.argmin([found for found, _ in parts], axis=0)
     for number, (found, at) in enumerate(parts):
         least[best == number] = found[best == number]
-        cut[best == number] = at[best == number]
-    return least, cut
+        code[best == number] = at[best == number]
+    return least, code
+
+
+def cuts_of(code: NDArray[np.int64], cuts: Sequence[Cuts]) -> NDArray[np.int64]:
+    """Return the cut of each stage that numbers from `sweep` stand for.
+
+    Args:
+        code: (P,).
+        cuts: Of the first K-1 stages, as given to `sweep`.
+
+    Returns:
+        (K-1, P).
+    """
+    found = np.empty((len(cuts), len(code)), dtype=np.int64)
+    rest = code
+    for k in range(len(cuts) - 1, -1, -1):
+        rest, found[k] = np.divmod(rest, len(cuts[k].visited) + 1)
+    return found
 
 
 def _useful(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -162,12 +194,12 @@ def _walk(
     flops: NDArray[np.float64],
     gain: NDArray[np.int8],
     useful: NDArray[np.bool_],
-    bucket: NDArray[np.int32],
-    order: NDArray[np.int32],
+    bucket: NDArray[np.int64],
+    order: NDArray[np.int64],
     start: NDArray[np.int64],
     sizes: NDArray[np.int64],
     least: NDArray[np.float64],
-    cut: NDArray[np.int32],
+    code: NDArray[np.int64],
 ) -> None:
     """Visit the cuts ``first`` to ``last`` of stage 0 with all cuts of the later stages.
 
@@ -190,7 +222,7 @@ def _walk(
         for image in range(n):
             tally[bucket[0, image], 0] += 1
             tally[bucket[0, image], 1] += gain[0, image]
-        _scan(tally, sizes[0], rights[0], totals[0], flops[1], at, least, cut)
+        _scan(tally, sizes[0], rights[0], totals[0], flops[1], 0, least, code)
         return
     while level >= 0:
         if at[level] == (last if level == 0 else sizes[level]):
@@ -221,11 +253,14 @@ def _walk(
             continue
         cost = totals[level] + passed[level] * flops[level + 1]
         totals[level + 1] = cost
+        number = 0
+        for k in range(final + 1):
+            number = number * (sizes[k] + 1) + at[k]
         if cost < least[rights[level + 1]]:
             least[rights[level + 1]] = cost
-            cut[rights[level + 1]] = at
+            code[rights[level + 1]] = number
         if level + 1 == final:
-            _scan(tally, sizes[final], rights[final], cost, flops[final + 1], at, least, cut)
+            _scan(tally, sizes[final], rights[final], cost, flops[final + 1], number, least, code)
         else:
             level += 1
 
@@ -237,15 +272,16 @@ def _scan(
     right: int,
     total: float,
     flops: float,
-    at: NDArray[np.int64],
+    number: int,
     least: NDArray[np.float64],
-    cut: NDArray[np.int32],
+    code: NDArray[np.int64],
 ) -> None:
     """Move up the cut of the last stage that has one.
 
     ``right`` and ``total`` are the right answers and FLOPs when it passes on nothing, ``flops``
-    the cost of the stage after it; ``tally`` holds, per cut, the images that it newly passes on
-    and by how much that changes the right answers. Only a new record of these can matter.
+    the cost of the stage after it, ``number`` what these cuts are coded as; ``tally`` holds, per
+    cut, the images that it newly passes on and by how much that changes the right answers. Only
+    a new record of these can matter.
     """
     passed = 0
     risen = 0
@@ -258,5 +294,4 @@ def _scan(
             cost = total + passed * flops
             if cost < least[right + risen]:
                 least[right + risen] = cost
-                cut[right + risen] = at
-                cut[right + risen, -1] = j + 1
+                code[right + risen] = number + j + 1

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.cascade import check_answers
-from rcopt.cuts import choose_cuts, sweep
+from rcopt.cuts import choose_cuts, cuts_of, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
@@ -87,12 +87,12 @@ def threshold_front(
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     n = correct.shape[1]
     cuts = choose_cuts(confidence, correct, max_steps)
-    total, cut = sweep(cuts, correct, flops)
+    total, code = sweep(cuts, correct, flops)
     mean = total / n
     rows = _cheapest(mean)
     thresholds = np.empty((len(rows), len(flops) - 1))
-    for k, level in enumerate(cuts):
-        thresholds[:, k] = level.thresholds[cut[rows, k]]
+    for k, (level, cut) in enumerate(zip(cuts, cuts_of(code[rows], cuts), strict=True)):
+        thresholds[:, k] = level.thresholds[cut]
     accuracy, mean = rows / n, mean[rows]
     for array in (thresholds, accuracy, mean):
         array.flags.writeable = False
