@@ -79,3 +79,9 @@ def test_fronts_are_checked() -> None:
         attainment([([0.1, 0.2], [1.0])])
     with pytest.raises(ValueError, match="fronts must be finite"):
         attainment([([np.nan], [1.0])])
+
+
+def test_a_share_that_is_a_whole_number_of_fronts_is_not_rounded_up() -> None:
+    # In floating point 0.07 x 100 is a little above 7.
+    [surface] = attainment([([i / 100], [1.0]) for i in range(100)], [0.07])
+    assert surface.accuracy.tolist() == [0.93]

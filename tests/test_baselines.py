@@ -60,6 +60,11 @@ def test_two_stage_front_equals_brute_force(rule: AnswerRule) -> None:
     assert [r.evaluation for r in results] == [p.validation for p in points]
 
 
+def test_a_stage_alone_is_a_member_where_no_other_one_helps() -> None:
+    stages = simulated_stages({"validation": 50})
+    assert two_stage_front(stages[2:]) == single_stages(stages[2:])
+
+
 def test_two_stage_front_needs_stages() -> None:
     with pytest.raises(ValueError, match="stages must hold at least one"):
         two_stage_front([])
