@@ -1,0 +1,17 @@
+from collections.abc import Iterator
+
+import pytest
+from postgres import PostgresProcess, running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresProcess]:
+    """One private server for the whole session; a test that stops it starts it again."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: PostgresProcess) -> str:
+    """URL of an empty database for one test."""
+    return postgres_server.create_database()
