@@ -147,6 +147,18 @@ def build(name: str, n_classes: int, *, weights: str | Path = "none", seed: int 
     return channels_last(model)
 
 
+def skeleton(name: str, n_classes: int) -> nn.Module:
+    """Return a backbone without values, on torch's meta device, to load a state dict into.
+
+    Use ``load_state_dict(state, assign=True)``; it saves drawing initial weights.
+
+    Raises:
+        InputError: On an unknown name.
+    """
+    with torch.device("meta"):
+        return _construct(parse(name), n_classes)
+
+
 def channels_last(model: nn.Module) -> nn.Module:
     """Lay a model's convolution weights out channels last, in place, and return it."""
     for parameter in model.parameters():

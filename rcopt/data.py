@@ -362,7 +362,7 @@ def _open_cached(folder: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8
         if about["shape"] != list(shape) or base.shape != shape or base.dtype != np.uint8:
             return None
         return base, str(about["pixel_digest"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
 
 

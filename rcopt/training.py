@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcopt.augmentation import Crops, cut, cut_batched, draw_crops
-from rcopt.backbones import build, channels_last
+from rcopt.backbones import channels_last, skeleton
 from rcopt.checkpoints import load_checkpoint, save_checkpoint, write_tensors
 from rcopt.data import Dataset
 from rcopt.errors import InputError, WorkError
@@ -274,11 +274,11 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         backbone, n_classes = metadata["backbone"], int(metadata["n_classes"])
         resolution = int(metadata["resolution"])
-        model = build(backbone, n_classes)
-        model.load_state_dict(state)
+        model = skeleton(backbone, n_classes)
+        model.load_state_dict(state, assign=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file; train the stage again") from None
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError):
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, InputError):
         raise InputError(
             f"{path}: damaged, or not a weights file of rcopt; delete it to train again"
         ) from None

@@ -1,0 +1,213 @@
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from rcopt import images
+from rcopt.errors import InputError
+from rcopt.images import decode, normalize, stage_input
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def gradient(width: int, height: int) -> NDArray[np.uint8]:
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return np.stack([x % 256, y % 256, (x + y) % 256], axis=2).astype(np.uint8)
+
+
+def test_decode_crops_the_centre_and_keeps_pixels_when_the_short_side_fits() -> None:
+    pixels = gradient(50, 32)
+    base = decode(encoded(Image.fromarray(pixels)), 32, "a")
+    assert base.dtype == np.uint8
+    np.testing.assert_array_equal(base, pixels[:, 9:41])
+
+
+def test_decode_shrinks_with_antialiasing() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    base = decode(encoded(Image.fromarray(stripes)), 8, "a")
+    assert np.abs(base.astype(int) - 127).max() < 20
+
+
+def test_decode_enlarges_small_pictures() -> None:
+    assert decode(encoded(Image.new("RGB", (3, 5), "red")), 32, "a").shape == (32, 32, 3)
+
+
+def test_decode_reads_paths_and_any_bytes(tmp_path: Path) -> None:
+    content = encoded(Image.fromarray(gradient(20, 20)))
+    (tmp_path / "a.png").write_bytes(content)
+    expected = decode(tmp_path / "a.png", 16, "a")
+    for same in (content, bytearray(content), memoryview(content)):
+        np.testing.assert_array_equal(decode(same, 16, "a"), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO"])
+def test_decode_reads_common_formats(kind: str) -> None:
+    base = decode(encoded(Image.new("RGB", (32, 32), (200, 100, 50)), kind), 32, "a")
+    assert np.abs(base.astype(int) - [200, 100, 50]).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
+    ],
+)
+def test_decode_turns_modes_into_rgb_on_white(
+    mode: str, colour: int | tuple[int, ...], expected: tuple[int, int, int]
+) -> None:
+    base = decode(encoded(Image.new(mode, (8, 8), colour)), 8, "a")
+    np.testing.assert_allclose(base[4, 4], expected, atol=1)
+
+
+def test_decode_reads_cmyk() -> None:
+    base = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), 16, "a")
+    assert base[8, 8, 0] > 200
+    assert base[8, 8, 1:].max() < 60
+
+
+def test_decode_reads_palettes_with_transparency() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    opaque = decode(encoded(image), 8, "a")
+    assert tuple(opaque[0, 0]) == (255, 0, 0)
+    assert tuple(decode(encoded(image, transparency=1), 8, "a")[0, 0]) == (255, 255, 255)
+    assert tuple(decode(encoded(image, transparency=b"\x00\x80"), 8, "a")[0, 0]) != (255, 0, 0)
+
+
+def test_decode_keeps_the_upper_byte_of_16_bit_samples() -> None:
+    levels = np.full((8, 8), 200 * 256 + 99, np.uint16)
+    assert (decode(encoded(Image.fromarray(levels)), 8, "a") == 200).all()
+
+
+def test_decode_clips_float_samples() -> None:
+    levels = np.array([[-5.0, 300.0], [np.nan, 100.0]], np.float32)
+    base = decode(encoded(Image.fromarray(levels), "TIFF"), 2, "a")
+    np.testing.assert_array_equal(base[..., 0], [[0, 255], [0, 100]])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_applies_exif_orientation(orientation: int) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8, :8] = (255, 0, 0)
+    turn = {
+        1: lambda p: p,
+        2: np.fliplr,
+        3: lambda p: np.rot90(p, 2),
+        4: np.flipud,
+        5: lambda p: np.swapaxes(p, 0, 1),
+        6: lambda p: np.rot90(p, 1),
+        7: lambda p: np.rot90(np.swapaxes(p, 0, 1), 2),
+        8: lambda p: np.rot90(p, 3),
+    }[orientation]
+    stored = Image.fromarray(np.ascontiguousarray(turn(pixels)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode(encoded(stored, exif=exif), 16, "a"), pixels)
+
+
+def test_decode_ignores_a_damaged_exif_block() -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    content = encoded(image, "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xffgarbage")
+    assert decode(content, 8, "a")[4, 4, 0] > 200
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+def test_decode_names_a_truncated_image(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(InputError, match=r"^holiday\.x: (damaged or truncated|not an image)"):
+        decode(content[: len(content) * 2 // 3], 32, "holiday.x")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_decode_names_what_is_not_an_image(content: bytes) -> None:
+    with pytest.raises(InputError, match=r"^notes\.txt: (not an image|damaged)") as caught:
+        decode(content, 32, "notes.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_decode_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        decode(tmp_path / "none.png", 32, "none.png")
+
+
+def test_decode_does_not_run_ghostscript() -> None:
+    content = encoded(Image.new("RGB", (8, 8)), "EPS")
+    with pytest.raises(InputError, match="not an image"):
+        decode(content, 8, "a.eps")
+
+
+@pytest.mark.parametrize("side", [8_001, 30_000])
+def test_decode_refuses_huge_images_unread(side: int) -> None:
+    small = bytearray(encoded(Image.new("L", (8, 8))))
+    struct.pack_into(">II", small, 16, side, side)
+    struct.pack_into(">I", small, 29, zlib.crc32(bytes(small[12:29])))
+    with pytest.raises(InputError, match="too large"):
+        decode(bytes(small), 32, "bomb.png")
+
+
+def test_decode_in_threads_leaves_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    content = encoded(Image.fromarray(gradient(300, 300)))
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: decode(content, 16, "a"), range(64)))
+    assert len(done) == 64
+    assert list(warnings.filters) == before
+    assert images._inside == 0
+
+
+def test_stage_input_is_near_the_float_resize() -> None:
+    base = torch.from_numpy(gradient(96, 96))[None]
+    got = stage_input(base, 32)
+    resized = torch.nn.functional.interpolate(
+        base.permute(0, 3, 1, 2).float(), (32, 32), mode="bilinear", antialias=True
+    )
+    assert got.shape == (1, 3, 32, 32)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert (got - normalize(resized)).abs().max() < 1.0 / 57
+
+
+@pytest.mark.parametrize("resolution", [32, 48, 64])
+def test_stage_input_does_not_depend_on_the_batch(resolution: int) -> None:
+    rng = np.random.default_rng(1)
+    base = torch.from_numpy(rng.integers(0, 256, (7, 48, 48, 3), dtype=np.uint8))
+    together = stage_input(base, resolution)
+    for number in range(7):
+        alone = stage_input(base[number : number + 1], resolution)
+        assert torch.equal(alone[0], together[number])
+
+
+def test_stage_input_only_normalizes_at_the_base_resolution() -> None:
+    base = torch.from_numpy(gradient(16, 16))[None]
+    mean, std = torch.tensor(images.MEAN), torch.tensor(images.STD)
+    expected = ((base.float() - mean) / std).permute(0, 3, 1, 2)
+    assert torch.equal(stage_input(base, 16), expected)
+
+
+def test_stage_input_takes_an_empty_batch() -> None:
+    assert stage_input(torch.empty((0, 8, 8, 3), dtype=torch.uint8), 4).shape == (0, 3, 4, 4)
+
+
+def test_stage_input_refuses_other_tensors() -> None:
+    with pytest.raises(ValueError, match="base must be uint8"):
+        stage_input(torch.zeros(1, 8, 8, 3), 4)
+    with pytest.raises(ValueError, match="base must be uint8"):
+        stage_input(torch.zeros((1, 3, 8, 8), dtype=torch.uint8), 4)

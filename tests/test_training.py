@@ -1,0 +1,369 @@
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rcopt import images, training
+from rcopt.backbones import build
+from rcopt.data import Dataset
+from rcopt.errors import InputError, WorkError
+from rcopt.training import (
+    Recipe,
+    TrainingDiverged,
+    load_weights,
+    predict,
+    predict_batch,
+    resolve_precision,
+    save_weights,
+    train,
+)
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, crop_area=0.6, precision="float32")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Spare these small networks the waiting of threads on each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def coloured_squares(n: int = 72, side: int = 16) -> Dataset:
+    """Make noisy images whose class is the channel that is brightest."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    base = rng.integers(0, 120, (n, side, side, 3), dtype=np.uint8)
+    base[np.arange(n), :, :, labels] += 100
+    base.setflags(write=False)
+    third = n // 3
+    indices = np.arange(n)
+    return Dataset(
+        name="squares",
+        classes=("red", "green", "blue"),
+        base=base,
+        labels=labels.astype(np.int64),
+        images=tuple(f"{i}.png" for i in range(n)),
+        splits={
+            "train": indices[: 2 * third],
+            "validation": indices[2 * third : -4],
+            "calibration": indices[:0],
+            "test": indices[-4:],
+        },
+        digest="d",
+        split_digest="s",
+    )
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    """Build a network with everything that could spoil a resumption: norms and dropout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(32, 3),
+        )
+
+
+def same(one: nn.Module, two: nn.Module) -> bool:
+    first, second = one.state_dict(), two.state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_learns_and_reports_each_epoch() -> None:
+    squares, model = coloured_squares(), small_model()
+    records = list(train(model, squares, 8, replace(RECIPE, epochs=12), seed=0))
+    assert [record.epoch for record in records] == list(range(1, 13))
+    assert {record.epochs for record in records} == {12}
+    assert records[-1].loss < records[0].loss
+    assert records[-1].accuracy > 0.8
+    assert all(record.seconds > 0 and record.images_per_second > 0 for record in records)
+    assert records[0].lr > records[-1].lr
+    assert predict(model, squares, "validation", 8).accuracy > 0.9
+
+
+def test_the_seed_alone_decides_the_result() -> None:
+    squares = coloured_squares()
+    results = []
+    for global_seed, seed in ((1, 0), (2, 0), (1, 3)):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)  # noqa: NPY002
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+        model = small_model()
+        for _ in train(model, squares, 8, RECIPE, seed=seed):
+            pass
+        results.append(model)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1] == before[1]).all()  # type: ignore[index]  # noqa: NPY002
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
+
+
+def test_a_real_backbone_trains_to_identical_weights_twice() -> None:
+    squares = coloured_squares(side=32)
+    models = [build("mobilenet_v2-0.25", 3, seed=1) for _ in range(2)]
+    for model in models:
+        list(train(model, squares, 32, replace(RECIPE, epochs=1), seed=0))
+    assert same(*models)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_training_equals_an_undisturbed_one(
+    tmp_path: Path, stop_after: int, precision: training.Precision
+) -> None:
+    squares, recipe = coloured_squares(), replace(RECIPE, epochs=4, precision=precision)
+    whole = small_model()
+    list(train(whole, squares, 8, recipe, seed=0))
+    checkpoint = tmp_path / "state"
+    first = train(small_model(), squares, 8, recipe, seed=0, checkpoint=checkpoint)
+    for _ in range(stop_after):
+        next(first)
+    first.close()  # type: ignore[attr-defined]
+    resumed = small_model(seed=9)
+    records = list(train(resumed, squares, 8, recipe, seed=0, checkpoint=checkpoint))
+    assert [record.epoch for record in records] == list(range(stop_after + 1, 5))
+    assert same(whole, resumed)
+
+
+def test_an_interruption_within_an_epoch_repeats_that_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares, checkpoint = coloured_squares(), tmp_path / "state"
+    whole = small_model()
+    list(train(whole, squares, 8, RECIPE, seed=0))
+    plain = images.normalize
+    calls = iter(range(100))
+
+    def interrupted(pixels: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return plain(pixels)
+
+    monkeypatch.setattr(training, "normalize", interrupted)
+    before = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        list(train(small_model(), squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    assert torch.equal(torch.get_rng_state(), before)
+    resumed = small_model()
+    records = list(train(resumed, squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    assert records[0].epoch == 2
+    assert same(whole, resumed)
+
+
+def test_a_finished_checkpoint_trains_nothing_more(tmp_path: Path) -> None:
+    squares, checkpoint = coloured_squares(), tmp_path / "state"
+    done = small_model()
+    list(train(done, squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    again = small_model()
+    assert not list(train(again, squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    assert same(done, again)
+    assert not again.training
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.1}, {"epochs": 5}])
+def test_the_checkpoint_of_another_recipe_is_not_continued(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    squares, checkpoint = coloured_squares(), tmp_path / "state"
+    list(train(small_model(), squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    other = replace(RECIPE, **change)
+    records = list(train(small_model(), squares, 8, other, seed=0, checkpoint=checkpoint))
+    assert records[0].epoch == 1
+    assert (tmp_path / "state.damaged").exists()
+
+
+def test_a_diverged_training_says_in_which_epoch(tmp_path: Path) -> None:
+    squares = coloured_squares()
+    recipe = replace(RECIPE, lr=1e30, epochs=5, warmup=0.0)
+    with pytest.raises(TrainingDiverged, match=r"loss became (nan|inf) in epoch \d") as caught:
+        list(train(small_model(), squares, 8, recipe, seed=0, checkpoint=tmp_path / "state"))
+    assert isinstance(caught.value, WorkError)
+    assert 1 <= caught.value.epoch <= 5
+    assert str(caught.value.epoch) in str(caught.value)
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    groups = training._optimizer(build("resnet18", 3), replace(RECIPE, weight_decay=0.5))
+    for group in groups.param_groups:
+        dims = {parameter.ndim for parameter in group["params"]}
+        assert dims == ({2, 4} if group["weight_decay"] else {1})
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(
+    schedule: training.Schedule,
+) -> None:
+    recipe = replace(RECIPE, schedule=schedule, lr=0.4, warmup=0.25)
+    rates = [training._lr(recipe, step, 400) for step in range(400)]
+    assert max(rates) == pytest.approx(0.4, rel=0.02)
+    assert np.argmax(rates) in (99, 100)
+    assert (np.diff(rates[:100]) > 0).all()
+    assert (np.diff(rates[100:]) < 0).all()
+    assert max(rates[0], rates[-1]) < 0.01
+    assert training._lr(replace(recipe, warmup=0.0), 0, 400) == pytest.approx(0.4, rel=0.01)
+
+
+def test_every_epoch_draws_whole_batches_of_different_images() -> None:
+    squares = coloured_squares()
+    batches = training._Batches(squares, 8, replace(RECIPE, batch_size=20), CPU)
+    assert (batches.steps, batches.size) == (2, 20)
+    one, two = (list(batches.epoch(0, epoch)) for epoch in (0, 1))
+    assert [len(labels) for _, labels in one] == [20, 20]
+    assert not torch.equal(one[0][0], two[0][0])
+    assert torch.equal(one[0][0], next(batches.epoch(0, 0))[0])
+
+
+def test_batches_pair_images_with_their_labels() -> None:
+    squares = coloured_squares()
+    batches = training._Batches(squares, 8, RECIPE, CPU)
+    for inputs, labels in batches.epoch(0, 0):
+        assert torch.equal(inputs.mean(dim=(2, 3)).argmax(dim=1), labels)
+
+
+def test_the_device_route_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    squares = coloured_squares()
+    on_cpu = training._Batches(squares, 8, RECIPE, CPU)
+    resident = training._Batches(squares, 8, RECIPE, CPU)
+    resident._resident = torch.from_numpy(squares.base[squares.splits["train"]])
+    pairs = zip(on_cpu.epoch(0, 0), resident.epoch(0, 0), strict=True)
+    for (inputs, labels), (other_inputs, other_labels) in pairs:
+        assert torch.equal(labels, other_labels)
+        assert (inputs - other_inputs).abs().max() < 1.01 / 57
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    squares = coloured_squares(n=12)
+    records = list(train(small_model(), squares, 8, replace(RECIPE, batch_size=64), seed=0))
+    assert len(records) == 3
+
+
+def test_train_refuses_bad_arguments_at_once() -> None:
+    squares = coloured_squares()
+    with pytest.raises(ValueError, match="resolution must be positive"):
+        train(small_model(), squares, 0, RECIPE, seed=0)
+    empty = replace(squares, splits={"train": np.arange(0)})
+    with pytest.raises(ValueError, match="train split must have at least 2"):
+        train(small_model(), empty, 8, RECIPE, seed=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"label_smoothing": 1.0},
+        {"warmup": 1.0},
+        {"crop_area": 0.0},
+        {"schedule": "step"},
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_with_is_refused(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        replace(RECIPE, **change)
+
+
+def test_predictions_are_of_the_split_in_order() -> None:
+    squares, model = coloured_squares(), small_model()
+    predicted = predict(model, squares, "test", 8)
+    assert predicted.split == "test"
+    assert predicted.images == squares.images[-4:]
+    assert predicted.labels.tolist() == squares.labels[-4:].tolist()
+    assert predicted.probabilities.dtype == np.float32
+    assert model.training
+
+
+def test_predictions_do_not_depend_on_the_batch_size() -> None:
+    squares, model = coloured_squares(), small_model()
+    whole = predict(model, squares, "train", 8, precision="float32")
+    parts = predict(model, squares, "train", 8, precision="float32", batch_size=7)
+    np.testing.assert_allclose(parts.probabilities, whole.probabilities, atol=1e-6)
+
+
+def test_an_empty_split_has_no_predictions() -> None:
+    predicted = predict(small_model(), coloured_squares(), "calibration", 8)
+    assert predicted.probabilities.shape == (0, 3)
+
+
+def test_predict_batch_needs_evaluation_mode() -> None:
+    base = torch.zeros((1, 8, 8, 3), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        predict_batch(small_model(), base, 8)
+    assert predict_batch(small_model().eval(), base, 8).sum() == pytest.approx(1)
+
+
+def test_auto_precision_follows_hardware_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    resnet, mobilenet = build("resnet18", 2), build("mobilenet_v2-0.25", 2)
+    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: True)
+    assert resolve_precision("auto", resnet, "cpu") == "bfloat16"
+    assert resolve_precision("auto", mobilenet, "cpu") == "float32"
+    assert resolve_precision("bfloat16", mobilenet, "cpu") == "bfloat16"
+    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: False)
+    assert resolve_precision("auto", resnet, "cpu") == "float32"
+
+
+def test_saved_weights_give_the_same_predictions(tmp_path: Path) -> None:
+    squares, model = coloured_squares(side=32), build("mobilenet_v2-0.25", 3, seed=4)
+    list(train(model, squares, 32, replace(RECIPE, epochs=1), seed=0))
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, model, backbone="mobilenet_v2-0.25", n_classes=3, resolution=32)
+    loaded = load_weights(path)
+    assert (loaded.backbone, loaded.n_classes, loaded.resolution) == ("mobilenet_v2-0.25", 3, 32)
+    assert not loaded.model.training
+    assert same(model, loaded.model)
+    one = predict(model, squares, "test", 32)
+    two = predict(loaded.model, squares, "test", 32)
+    np.testing.assert_array_equal(one.probabilities, two.probabilities)
+
+
+def damaged_files(folder: Path) -> Iterator[Path]:
+    path = folder / "w.safetensors"
+    model = build("mobilenet_v2-0.25", 3)
+    save_weights(path, model, backbone="mobilenet_v2-0.25", n_classes=3, resolution=32)
+    sound = path.read_bytes()
+    for content in (b"", b"garbage" * 9, sound[: len(sound) // 2]):
+        path.write_bytes(content)
+        yield path
+    for wrong in ({"backbone": "resnet18"}, {"backbone": "nonsense"}, {"n_classes": 4}):
+        about: Any = {"backbone": "mobilenet_v2-0.25", "n_classes": 3, "resolution": 32} | wrong
+        save_weights(path, model, **about)
+        yield path
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    for path in damaged_files(tmp_path):
+        with pytest.raises(InputError, match=r"w\.safetensors: damaged, or not a weights file"):
+            load_weights(path)
+    with pytest.raises(InputError, match="no such weights file"):
+        load_weights(tmp_path / "none.safetensors")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_cuda_agrees_with_the_cpu() -> None:
+    squares = coloured_squares()
+    accuracies = []
+    for device in ("cpu", "cuda"):
+        model = small_model()
+        recipe = replace(RECIPE, epochs=12)
+        list(train(model, squares, 8, recipe, seed=0, device=device))
+        accuracies.append(predict(model, squares, "validation", 8, device=device).accuracy)
+    assert min(accuracies) > 0.9
