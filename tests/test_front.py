@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -155,6 +157,18 @@ def test_duplicating_every_image_changes_nothing(data: Answers) -> None:
     confidence, correct, flops = data
     doubled = threshold_front(np.tile(confidence, 2), np.tile(correct, 2), flops)
     assert rows_of(doubled) == rows_of(threshold_front(*data))
+
+
+def test_a_fresh_interpreter_runs_the_compiled_sweep_and_loads_no_torch() -> None:
+    threshold_front(*realistic(30, 4))  # compiled and in numba's cache by now
+    code = (
+        "import sys\n"
+        "from rcopt.front import threshold_front\n"
+        "front = threshold_front([[0.3], [0.4], [0.5]], [[0], [0], [0], [1]], [1.0, 2, 3, 4])\n"
+        "print(len(front), sorted({'torch', 'mlflow', 'optuna'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "2 []"
 
 
 def test_all_zero_and_all_never_are_among_the_vectors() -> None:
