@@ -31,7 +31,10 @@ def test_a_study_is_one_experiment_with_one_run(tracker: Tracker) -> None:
     assert experiment.name == "s"
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     first_line = experiment.tags["mlflow.note.content"].splitlines()[0]
-    assert first_line.startswith("Cascades on digits. [Open the Pareto front](#/experiments/")
+    assert first_line.startswith("[Open the Pareto front](#/experiments/")
+    assert first_line.endswith("Cascades on digits.")
+    assert tracker.experiment_of("s") == study.experiment_id
+    assert tracker.experiment_of("t") is None
     run = tracker.client.get_run(study.run_id)
     assert (run.info.run_name, run.info.status) == ("s", "RUNNING")
     assert run.data.tags["rcopt.kind"] == "study"

@@ -51,8 +51,8 @@ class Tracker(StageStore):
 
         Args:
             name: The study's name.
-            description: One plain sentence; with a link to the view it becomes the first line
-                of the experiment's note, the only one that MLflow shows unasked.
+            description: One plain sentence; behind a link to the view it becomes the first
+                line of the experiment's note, the only one that MLflow shows unasked.
             note: Markdown below it: what is searched, on what data, how to read it.
             params: Settings that never change while the study lives; MLflow keeps the first.
             config_toml: The resolved study file; stored as ``study.toml``.
@@ -89,6 +89,14 @@ class Tracker(StageStore):
             self._log_text(run_id, "study.toml", config_toml)
             self._describe(study, description, note)
         return study
+
+    def experiment_of(self, name: str) -> str | None:
+        """Return the id of a study's experiment, None where it was never started."""
+        with reported(f"looking for study {name} in MLflow"):
+            found = self.client.get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage == "deleted":
+            return None
+        return str(found.experiment_id)
 
     def end_study(self, study: StudyRun, status: EndStatus, reason: str = "") -> None:
         """Close the study's run with what became of the command."""
@@ -287,7 +295,8 @@ class Tracker(StageStore):
 
     def _describe(self, study: StudyRun, description: str, note: str) -> None:
         link = view.view_link("", study.experiment_id)
-        text = f"{description} [Open the Pareto front]({link})\n\n{note}".strip()
+        # MLflow shows the first line unasked, cut where the page ends.
+        text = f"[Open the Pareto front]({link}). {description}\n\n{note}".strip()
         tags = {
             "mlflow.note.content": text[:20_000],
             view.TAG: view.view_state(study.resolutions, study.started),
