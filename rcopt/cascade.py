@@ -253,6 +253,23 @@ def threshold_for_rate(confidence: ArrayLike, rate: float) -> float:
     return 0.0 if at == 0 else NEVER if at == len(values) else float(values[at])
 
 
+def thresholds_for_rates(confidence: ArrayLike, rates: ArrayLike) -> tuple[float, ...]:
+    """Return thresholds that pass on given shares of the images reaching each stage.
+
+    Args:
+        confidence: (K-1, N) or (K, N).
+        rates: (K-1,) deferral rates in [0, 1], see `threshold_for_rate`.
+    """
+    sure = np.asarray(confidence, dtype=np.float64)
+    thresholds: list[float] = []
+    going_on = np.ones(sure.shape[1], dtype=np.bool_)
+    for level, rate in enumerate(np.asarray(rates, dtype=np.float64).tolist()):
+        threshold = threshold_for_rate(sure[level, going_on], rate)
+        thresholds.append(threshold)
+        going_on &= sure[level] < threshold
+    return tuple(thresholds)
+
+
 def check_answers(
     confidence: ArrayLike, correct: ArrayLike, flops: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:

@@ -34,6 +34,9 @@ class DataSettings(_Section):
     validation: Share = 0.5
     calibration: Share = 0.0
     test: Share = 0.5
+    base_side: Resolution | None = None
+    """Side in pixels of the base image every stage input is made from; the largest resolution
+    where it is left out."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,23 +87,26 @@ class StageSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """The recipe every stage of the study is trained by, and the device it runs on."""
+    """The recipe every stage of the study is trained by (`rcopt.training.Recipe`), and where."""
 
     epochs: int = Field(default=16, ge=1, le=10_000)
-    batch_size: int = Field(default=64, ge=1, le=65_536)
-    lr: float = Field(default=0.05, gt=0, le=100)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    lr: float = Field(default=0.2, gt=0, le=100)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    schedule: Literal["cosine", "onecycle"] = "onecycle"
-    warmup: float = Field(default=0.2, ge=0, lt=1)
-    crop_scale: tuple[Share, Share] = Field(default=(0.35, 1.0))
+    schedule: Literal["cosine", "onecycle"] = "cosine"
+    warmup: float = Field(default=0.15, ge=0, lt=1)
+    crop_area: float = Field(default=0.35, gt=0, le=1)
     flip: bool = True
-    ema: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     weights: str = "none"
-    """``none``, ``pretrained`` (ImageNet weights from torchvision) or a safetensors file."""
+    """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what belongs in a `rcopt.training.Recipe`."""
+        return self.model_dump(exclude={"weights", "device"})
 
 
 class AnswerSettings(_Section):
@@ -148,6 +154,12 @@ class StudySettings(_Section):
     def _check(self) -> Self:
         if self.data.source != "predictions" and not self.stages.table():
             raise ValueError("stages.resolutions and stages.backbones are needed")
+        top = max(self.stages.resolutions, default=0)
+        if self.data.base_side is not None and self.data.base_side < top:
+            raise ValueError(
+                f"data.base_side must be at least the largest resolution ({top}), "
+                f"got {self.data.base_side}"
+            )
         return self
 
 
@@ -323,7 +335,8 @@ def _first_error(error: ValidationError, raw: Mapping[str, Any]) -> str:
         return f"{key}: missing; add it{more}"
     if chosen["type"] == "value_error":
         return f"{key}: {message}{more}" if key else f"{message}{more}"
-    return f"{key}: {message}, got {_short(chosen['input'])}{more}"
+    expected = message.replace("Input should be", "expected")
+    return f"{key}: {expected}, got {_short(chosen['input'])}{more}"
 
 
 def _short(value: object) -> str:

@@ -1,0 +1,280 @@
+"""Where a study's stages come from: trained here, or read from stored predictions."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rcopt import tracking
+from rcopt.cascade import Stage
+from rcopt.claims import open_claims
+from rcopt.config import Study, digest
+from rcopt.cost import flops_from_macs
+from rcopt.errors import InputError
+from rcopt.pool import TrainedStage
+from rcopt.predictions import SPLITS, check_aligned
+from rcopt.progress import Progress
+from rcopt.search import Space
+from rcopt.stage_files import load_stage
+from rcopt.stages import Origin, Workshop, obtain_stage
+
+StageKey = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a study's numbers are measured on.
+
+    Attributes:
+        name: Of the data set.
+        classes: Class names.
+        split_sizes: Images by split.
+        digest: Of images and splits, or of the stored predictions.
+        split_digest: Of the splits alone.
+        source: Where it comes from.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    split_sizes: Mapping[str, int]
+    digest: str
+    split_digest: str
+    source: str
+
+
+class Material(Protocol):
+    """Stages by resolution and backbone, trained when first asked for."""
+
+    @property
+    def space(self) -> Space:
+        """What may be asked for."""
+
+    @property
+    def data(self) -> DataSummary:
+        """What the numbers are measured on."""
+
+    @property
+    def costs(self) -> Mapping[StageKey, Stage]:
+        """Every stage of the space with its FLOPs."""
+
+    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+        """Return a stage, training it if it never was."""
+
+
+def open_material(study: Study, tracker: tracking.Tracker, progress: Progress) -> Material:
+    """Open what the study file names.
+
+    Raises:
+        InputError: If data or backbones cannot be used; one line says why.
+    """
+    if study.settings.data.source == "predictions":
+        return StoredPredictions(study)
+    return TrainableStages(study, tracker, progress)
+
+
+class StoredPredictions:
+    """A folder of stage files: anyone's models, no training, no images."""
+
+    def __init__(self, study: Study) -> None:
+        folder = study.root
+        assert folder is not None  # the schema asks for it
+        self._stages = _read_folder(folder)
+        wanted = study.settings.stages
+        table: dict[int, tuple[str, ...]] = {}
+        for trained in self._stages.values():
+            stage = trained.stage
+            table[stage.resolution] = (*table.get(stage.resolution, ()), stage.backbone)
+        if wanted.resolutions:
+            table = {r: table.get(r, ()) for r in wanted.resolutions}
+        for resolution, names in wanted.table().items():
+            missing = [n for n in names if (resolution, n) not in self._stages]
+            if missing:
+                raise InputError(
+                    f"{study.file.name}: stages: {folder} holds no {missing[0]}@{resolution}; "
+                    f"it holds {', '.join(s.stage.name for s in self._stages.values())}"
+                )
+            if names:
+                table[resolution] = names
+        self._space = Space(table, wanted.optional)
+        first = next(iter(self._stages.values()))
+        some = next(iter(first.predictions.values()))
+        classes = tuple(first.details.get("classes", "").split("\n"))
+        n_classes = some.probabilities.shape[1]
+        if len(classes) != n_classes:
+            classes = tuple(str(label) for label in range(n_classes))
+        identity = digest(sorted(trained.key for trained in self._stages.values()))
+        self._data = DataSummary(
+            name=first.details.get("data", folder.name),
+            classes=classes,
+            split_sizes={s: len(p) for s, p in first.predictions.items()},
+            digest=identity,
+            split_digest=first.details.get("split_digest", identity),
+            source=folder.name,
+        )
+
+    @property
+    def space(self) -> Space:
+        """What may be asked for."""
+        return self._space
+
+    @property
+    def data(self) -> DataSummary:
+        """What the numbers are measured on."""
+        return self._data
+
+    @property
+    def costs(self) -> Mapping[StageKey, Stage]:
+        """Every stage of the space with its FLOPs."""
+        return {key: trained.stage for key, trained in self._stages.items() if self._in(key)}
+
+    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+        """Return a stage as it was read."""
+        return self._stages[key], "stored"
+
+    def _in(self, key: StageKey) -> bool:
+        return key[1] in self._space.backbones.get(key[0], ())
+
+
+class TrainableStages:
+    """Stages of a data set of images, trained on demand, each once ever."""
+
+    def __init__(self, study: Study, tracker: tracking.Tracker, progress: Progress) -> None:
+        from rcopt.backbones import by_depth, parse
+        from rcopt.data import load_data
+
+        settings = study.settings
+        table: dict[int, tuple[str, ...]] = {}
+        for resolution, names in settings.stages.table().items():
+            try:
+                table[resolution] = by_depth(tuple(parse(name).name for name in names))
+            except InputError as error:
+                raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
+        self._space = Space(table, settings.stages.optional)
+        self._device = _device(settings.training.device)
+        source = settings.data.source
+        assert source != "predictions"  # open_material
+        dataset = load_data(
+            source,
+            root=study.root,
+            base_side=settings.data.base_side or max(settings.stages.resolutions),
+            validation=settings.data.validation,
+            calibration=settings.data.calibration,
+            test=settings.data.test,
+            seed=settings.seed,
+            cache=study.project / "mlruns" / "data",
+        )
+        self._workshop = Workshop(
+            study=study,
+            dataset=dataset,
+            tracker=tracker,
+            claims=open_claims(settings.search.storage, study.project / "mlruns" / "claims"),
+            progress=progress,
+            device=self._device,
+        )
+        self._data = DataSummary(
+            name=dataset.name,
+            classes=dataset.classes,
+            split_sizes={s: len(dataset.splits[s]) for s in SPLITS if s in dataset.splits},
+            digest=dataset.digest,
+            split_digest=dataset.split_digest,
+            source=source,
+        )
+        self._costs = _count(study, table, len(dataset.classes), progress)
+
+    @property
+    def space(self) -> Space:
+        """What may be asked for."""
+        return self._space
+
+    @property
+    def data(self) -> DataSummary:
+        """What the numbers are measured on."""
+        return self._data
+
+    @property
+    def costs(self) -> Mapping[StageKey, Stage]:
+        """Every stage of the space with its FLOPs."""
+        return self._costs
+
+    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+        """Return a stage from the store, or train it and store it."""
+        return obtain_stage(self._workshop, run, *key)
+
+
+def _read_folder(folder: Path) -> dict[StageKey, TrainedStage]:
+    if not folder.is_dir():
+        raise InputError(f"data.root: {folder} is no folder; name one with *.safetensors files")
+    found: dict[StageKey, TrainedStage] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        trained = load_stage(path)
+        key = (trained.stage.resolution, trained.stage.backbone)
+        if key in found:
+            raise InputError(f"{path}: {trained.stage.name} is in the folder twice; remove one")
+        missing = {"validation", "test"} - set(trained.predictions)
+        if missing:
+            raise InputError(
+                f"{path}: holds no predictions on {' and '.join(sorted(missing))}; both "
+                "validation and test are needed"
+            )
+        found[key] = trained
+    if not found:
+        raise InputError(f"data.root: {folder} holds no *.safetensors file; rcopt writes them")
+    first = next(iter(found.values()))
+    for trained in found.values():
+        for split in first.predictions:
+            try:
+                if split not in trained.predictions:
+                    raise ValueError(f"no predictions on {split}")
+                check_aligned([first.predictions[split], trained.predictions[split]])
+            except ValueError as error:
+                raise InputError(
+                    f"{folder}: {trained.stage.name} does not belong with {first.stage.name}: "
+                    f"{error}; keep predictions of different data in different folders"
+                ) from None
+    by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
+    return {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
+
+
+def _count(
+    study: Study, table: Mapping[int, tuple[str, ...]], n_classes: int, progress: Progress
+) -> dict[StageKey, Stage]:
+    """Return the FLOPs of every stage of the space; counted once, kept in the study's folder."""
+    path = study.folder / "macs.json"
+    try:
+        known: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    names = [(r, b) for r, backbones in table.items() for b in backbones]
+    missing = [key for key in names if f"{key[1]}@{key[0]}/{n_classes}" not in known]
+    for done, (resolution, backbone) in enumerate(missing, 1):
+        from rcopt.backbones import build, count_macs
+
+        cost = count_macs(build(backbone, n_classes), resolution)
+        known[f"{backbone}@{resolution}/{n_classes}"] = cost.macs
+        progress.count("count MACs", done, len(missing))
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name)
+    except RuntimeError:
+        raise InputError(
+            f"training.device: {name!r} is no device; use auto, cpu, cuda:0"
+        ) from None
+    if kind.type == "cuda" and (
+        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"training.device: {name} is not there ({torch.cuda.device_count()} CUDA devices); "
+            "use auto or cpu"
+        )
+    return name

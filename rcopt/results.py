@@ -1,0 +1,200 @@
+"""What a study came to, as one file: the front with its test numbers, and what it rests on."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.errors import InputError
+
+FORMAT = "rcopt-results-1"
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of a study, as tables show it.
+
+    Attributes:
+        stage: Resolution, backbone, FLOPs.
+        macs: MACs of one image.
+        parameters: Number of parameters.
+        validation: Accuracy on validation.
+        test: Accuracy on test.
+        seconds: Training time.
+        run_id: MLflow run.
+    """
+
+    stage: Stage
+    macs: int
+    parameters: int
+    validation: float
+    test: float
+    seconds: float
+    run_id: str | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study came to so far.
+
+    Attributes:
+        study: Its name.
+        points: The whole front on validation, cheapest first, each with its test numbers.
+        stages: The trained stages.
+        reference: (accuracy, mean FLOPs) of the hypervolumes.
+        hypervolume: Of the front.
+        sampled_hypervolume: Of what the sampler's own trials found.
+        sampled: Number of sampled trials.
+        exact: Whether the front is exact over all thresholds of the stages.
+        split_sizes: Images by split.
+        classes: Class names.
+    """
+
+    study: str
+    points: tuple[OperatingPoint, ...]
+    stages: tuple[StageSummary, ...]
+    reference: tuple[float, float]
+    hypervolume: float
+    sampled_hypervolume: float
+    sampled: int
+    exact: bool
+    split_sizes: dict[str, int]
+    classes: tuple[str, ...]
+
+
+def save_results(path: Path, results: Results) -> None:
+    """Write results as JSON; the file appears whole or stays as it was."""
+    tree = {
+        "format": FORMAT,
+        "study": results.study,
+        "reference": list(results.reference),
+        "hypervolume": results.hypervolume,
+        "sampled_hypervolume": results.sampled_hypervolume,
+        "sampled": results.sampled,
+        "exact": results.exact,
+        "split_sizes": results.split_sizes,
+        "classes": list(results.classes),
+        "stages": [_stage_tree(stage) for stage in results.stages],
+        "front": [_point_tree(point) for point in results.points],
+    }
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(tree, file, indent=1)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def load_results(path: Path) -> Results:
+    """Read what `save_results` wrote.
+
+    Raises:
+        InputError: If the file is missing (the study has no result yet) or damaged.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
+        return Results(
+            study=str(tree["study"]),
+            points=tuple(_point(entry) for entry in tree["front"]),
+            stages=tuple(_summary(entry) for entry in tree["stages"]),
+            reference=(float(tree["reference"][0]), float(tree["reference"][1])),
+            hypervolume=float(tree["hypervolume"]),
+            sampled_hypervolume=float(tree["sampled_hypervolume"]),
+            sampled=int(tree["sampled"]),
+            exact=bool(tree["exact"]),
+            split_sizes={str(k): int(v) for k, v in tree["split_sizes"].items()},
+            classes=tuple(str(name) for name in tree["classes"]),
+        )
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent.name}: no front yet; 'rcopt run' makes one as soon as a first "
+            "cascade is evaluated"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path}: damaged results ({reason}); 'rcopt run' writes them again"
+        ) from None
+
+
+def _stage_tree(summary: StageSummary) -> dict[str, Any]:
+    return {
+        "resolution": summary.stage.resolution,
+        "backbone": summary.stage.backbone,
+        "flops": summary.stage.flops,
+        "macs": summary.macs,
+        "parameters": summary.parameters,
+        "validation": summary.validation,
+        "test": summary.test,
+        "seconds": summary.seconds,
+        "run_id": summary.run_id,
+    }
+
+
+def _summary(tree: dict[str, Any]) -> StageSummary:
+    return StageSummary(
+        stage=_stage(tree),
+        macs=int(tree["macs"]),
+        parameters=int(tree["parameters"]),
+        validation=float(tree["validation"]),
+        test=float(tree["test"]),
+        seconds=float(tree["seconds"]),
+        run_id=tree["run_id"],
+    )
+
+
+def _stage(tree: dict[str, Any]) -> Stage:
+    return Stage(int(tree["resolution"]), str(tree["backbone"]), float(tree["flops"]))
+
+
+def _point_tree(point: OperatingPoint) -> dict[str, Any]:
+    tree = point.to_dict()
+    for split, evaluation in (("validation", point.validation), ("test", point.test)):
+        if evaluation is not None:
+            tree[split] |= {
+                "reach_rates": list(evaluation.reach_rates),
+                "deferral_rates": [r if r == r else None for r in evaluation.deferral_rates],
+                "n_images": evaluation.n_images,
+            }
+    return tree
+
+
+def _point(tree: dict[str, Any]) -> OperatingPoint:
+    stages: Sequence[dict[str, Any]] = tree["stages"]
+    validation = _evaluation(tree["validation"])
+    if validation is None:
+        raise ValueError("a point of the front has no validation numbers")
+    return OperatingPoint(
+        cascade=Cascade(
+            tuple(_stage(stage) for stage in stages),
+            tuple(float(stage["threshold"]) for stage in stages[:-1]),
+        ),
+        validation=validation,
+        test=_evaluation(tree["test"]),
+        source="sampled" if tree["source"] == "sampled" else "exact",
+        trial=tree["trial"],
+        run_id=tree["run_id"],
+    )
+
+
+def _evaluation(tree: dict[str, Any] | None) -> Evaluation | None:
+    if tree is None:
+        return None
+    return Evaluation(
+        accuracy=float(tree["accuracy"]),
+        mean_flops=float(tree["mean_flops"]),
+        exit_rates=tuple(float(rate) for rate in tree["exit_rates"]),
+        reach_rates=tuple(float(rate) for rate in tree["reach_rates"]),
+        deferral_rates=tuple(
+            float("nan") if rate is None else float(rate) for rate in tree["deferral_rates"]
+        ),
+        n_images=int(tree["n_images"]),
+    )

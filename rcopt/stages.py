@@ -1,0 +1,267 @@
+"""Train a stage once, ever: content key, claim, training, publication."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rcopt import tracking
+from rcopt.cascade import Stage
+from rcopt.claims import Claims
+from rcopt.config import Study, digest
+from rcopt.cost import flops_from_macs
+from rcopt.errors import InputError, WorkError
+from rcopt.pool import TrainedStage
+from rcopt.predictions import SPLITS
+from rcopt.progress import Progress
+from rcopt.stage_files import save_stage
+
+if TYPE_CHECKING:
+    from rcopt.data import Dataset
+
+#: Raised when training or prediction change so that the same key no longer means the same.
+KEY_VERSION = 1
+
+#: Seconds between looks at a stage that another process is training.
+POLL = 1.0
+
+Origin = Literal["stored", "trained"]
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """Everything that making a stage needs.
+
+    Attributes:
+        study: The study file.
+        dataset: Images and splits.
+        tracker: MLflow, which is the stage store.
+        claims: Who may train what.
+        progress: What is shown.
+        device: Where to train.
+    """
+
+    study: Study
+    dataset: "Dataset"
+    tracker: tracking.Tracker
+    claims: Claims
+    progress: Progress
+    device: str
+
+
+def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
+    """Return the content key: same data, splits, resolution, backbone, recipe, seed, same key."""
+    from rcopt.backbones import parse
+
+    settings = workshop.study.settings
+    return digest(
+        {
+            "version": KEY_VERSION,
+            "data": workshop.dataset.digest,
+            "splits": workshop.dataset.split_digest,
+            "resolution": resolution,
+            "backbone": parse(backbone).name,
+            "recipe": settings.training.recipe(),
+            "weights": _weights_identity(workshop.study),
+            "seed": settings.seed,
+        }
+    )
+
+
+def obtain_stage(
+    workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str
+) -> tuple[TrainedStage, Origin]:
+    """Return a stage: from the store if it was ever trained, else trained here and stored.
+
+    While another process trains it, this one waits. A stage that a dead process left is taken
+    over from its last epoch's checkpoint.
+
+    Raises:
+        WorkError: If its training failed (its run is then FAILED).
+        KeyboardInterrupt: If interrupted (its run is then KILLED, its checkpoint kept).
+    """
+    key = stage_key(workshop, resolution, backbone)
+    waited = False
+    while True:
+        found = workshop.tracker.find_stage(key)
+        if found is not None:
+            workshop.tracker.reuse_stage(run, found)
+            return found, "stored"
+        with workshop.claims.claim(key) as alive:
+            # Another process may have published it between the look above and the claim.
+            if alive is not None and workshop.tracker.find_stage(key) is None:
+                return _make(workshop, run, key, resolution, backbone, alive), "trained"
+        if not waited:
+            waited = True
+            workshop.progress.note(f"{backbone}@{resolution}: another process is training it")
+        time.sleep(POLL)
+
+
+def _make(
+    workshop: Workshop,
+    run: tracking.StudyRun,
+    key: str,
+    resolution: int,
+    backbone: str,
+    alive: Callable[[], None],
+) -> TrainedStage:
+    from rcopt.backbones import build, count_macs
+    from rcopt.training import Recipe, predict, save_weights, train
+
+    settings = workshop.study.settings
+    dataset, progress = workshop.dataset, workshop.progress
+    recipe = Recipe(**settings.training.recipe())
+    n_classes = len(dataset.classes)
+    model = build(backbone, n_classes, weights=_weights(workshop.study), seed=settings.seed)
+    cost = count_macs(model, resolution)
+    stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
+    checkpoint = workshop.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    run_id = workshop.tracker.start_stage(run, key, stage, _params(settings, cost))
+    try:
+        seconds = _seconds_before(checkpoint)
+        for record in train(
+            model,
+            dataset,
+            resolution,
+            recipe,
+            seed=settings.seed,
+            device=workshop.device,
+            checkpoint=checkpoint,
+        ):
+            alive()
+            seconds += record.seconds
+            _note_seconds(checkpoint, seconds)
+            workshop.tracker.log_epoch(run_id, record)
+            progress.count(
+                f"train {stage.name}",
+                record.epoch,
+                record.epochs,
+                f"loss {record.loss:.3f}  {record.images_per_second:.0f} images/s",
+            )
+        predictions = {}
+        for split in SPLITS:
+            if len(dataset.splits.get(split, ())):
+                predictions[split] = predict(
+                    model,
+                    dataset,
+                    split,
+                    resolution,
+                    device=workshop.device,
+                    precision=recipe.precision,
+                )
+                alive()
+        trained = TrainedStage(
+            stage=stage,
+            predictions=predictions,
+            key=key,
+            macs=cost.macs,
+            parameters=cost.parameters,
+            seconds=seconds,
+            details=_details(workshop, recipe.epochs, seconds),
+        )
+        with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+            files = {
+                tracking.PREDICTIONS: Path(folder) / tracking.PREDICTIONS,
+                tracking.WEIGHTS: Path(folder) / tracking.WEIGHTS,
+            }
+            save_stage(files[tracking.PREDICTIONS], trained)
+            save_weights(
+                files[tracking.WEIGHTS],
+                model,
+                backbone=backbone,
+                n_classes=n_classes,
+                resolution=resolution,
+            )
+            published = workshop.tracker.finish_stage(run_id, trained, files)
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+        # The store may be what failed; the first error is the one to show.
+        with suppress(WorkError):
+            workshop.tracker.end_stage(
+                run_id,
+                "KILLED" if stopped else "FAILED",
+                "interrupted; the next command goes on" if stopped else str(error),
+            )
+        raise
+    for leftover in (checkpoint, _seconds_file(checkpoint)):
+        leftover.unlink(missing_ok=True)
+    accuracy = published.predictions["validation"].accuracy
+    progress.note(
+        f"trained {stage.name}: validation accuracy {accuracy:.4f}, "
+        f"{cost.macs / 1e6:.1f} MMACs, {seconds:.0f} s"
+    )
+    return published
+
+
+def _params(settings: Any, cost: Any) -> Mapping[str, object]:
+    return {
+        **settings.training.model_dump(exclude={"device"}),
+        "seed": settings.seed,
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+    }
+
+
+def _details(workshop: Workshop, epochs: int, seconds: float) -> Mapping[str, str]:
+    import platform
+
+    import torch
+    import torchvision
+
+    cuda = workshop.device.startswith("cuda")
+    hardware = (
+        torch.cuda.get_device_name(workshop.device)
+        if cuda
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
+    return {
+        "hardware": hardware,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "epochs": str(epochs),
+        "seconds": f"{seconds:.1f}",
+        "data": workshop.dataset.name,
+        "data_digest": workshop.dataset.digest,
+        "split_digest": workshop.dataset.split_digest,
+        "classes": "\n".join(workshop.dataset.classes),
+    }
+
+
+def _weights(study: Study) -> str | Path:
+    weights = study.settings.training.weights
+    return weights if weights in ("none", "pretrained") else study.project / weights
+
+
+def _weights_identity(study: Study) -> str:
+    weights = _weights(study)
+    if isinstance(weights, str):
+        return weights
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
+            "file, or use 'none' or 'pretrained'"
+        ) from None
+
+
+def _seconds_file(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".seconds")
+
+
+def _note_seconds(checkpoint: Path, seconds: float) -> None:
+    _seconds_file(checkpoint).write_text(f"{seconds:.3f}")
+
+
+def _seconds_before(checkpoint: Path) -> float:
+    """Return how long the epochs in a checkpoint took."""
+    try:
+        return float(_seconds_file(checkpoint).read_text()) if checkpoint.exists() else 0.0
+    except (OSError, ValueError):
+        return 0.0
