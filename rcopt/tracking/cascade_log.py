@@ -92,9 +92,11 @@ class CascadeLog:
             Number of points left unlogged; `missing` finds them at the next command.
         """
         self._closing.set()
-        deadline = time.monotonic() + timeout
+        fewest, deadline = self.waiting, time.monotonic() + timeout
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
+            if self.waiting < fewest:
+                fewest, deadline = self.waiting, time.monotonic() + timeout
             if progress is not None:
                 progress(self.waiting)
         self._given_up.set()
@@ -105,14 +107,11 @@ class CascadeLog:
         saved = time.monotonic()
         while not self._given_up.is_set():
             self._take()
-            idle = not self._pending
             try:
                 with self._using, reported("logging cascades in MLflow"):
                     if self._pending:
-                        self._ledger.load()
-                        self._ledger.send(self._pending)
-                        self._pending = []
-                    due = self._closing.is_set() and self._queue.empty()
+                        self._send()
+                    due = self._closing.is_set() and self.waiting == self._dropped
                     if self._ledger.unsaved and (due or time.monotonic() - saved > _TABLE_EVERY):
                         self._ledger.save()
                         saved = time.monotonic()
@@ -124,8 +123,18 @@ class CascadeLog:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             pause = _FIRST_PAUSE
-            if idle and self._closing.is_set() and self._queue.empty():
+            if due:
                 return
+
+    def _send(self) -> None:
+        """Log the first pending point if it gets a run, else those that share its call."""
+        self._ledger.load()
+        count = 1
+        if not self._ledger.gets_run(self._pending[0]):
+            runs = (n for n, point in enumerate(self._pending) if self._ledger.gets_run(point))
+            count = next(runs, len(self._pending))
+        self._ledger.send(self._pending[:count])
+        del self._pending[:count]
 
     def _take(self) -> None:
         """Move waiting points to the pending ones; wait a little for the first."""

@@ -68,6 +68,10 @@ class Ledger:
             if trial not in self._rows or (trial < self._limit and trial not in self._runs)
         ]
 
+    def gets_run(self, point: OperatingPoint) -> bool:
+        """Return whether a point with a trial number gets a run of its own."""
+        return point.trial is not None and point.trial < self._limit
+
     def send(self, points: Sequence[OperatingPoint]) -> None:
         """Log points that have a trial number; what is there already costs nothing."""
         steps: dict[int, OperatingPoint] = {}
@@ -75,7 +79,7 @@ class Ledger:
             trial = point.trial
             if trial is None:
                 raise ValueError("points must have trial numbers, got None")
-            if trial >= self._limit:
+            if not self.gets_run(point):
                 if trial not in self._rows:
                     steps[trial] = point
                 continue
