@@ -148,15 +148,18 @@ def build(name: str, n_classes: int, *, weights: str | Path = "none", seed: int 
 
 
 def skeleton(name: str, n_classes: int) -> nn.Module:
-    """Return a backbone without values, on torch's meta device, to load a state dict into.
+    """Return a backbone whose weights are undefined, to load a complete state dict into.
 
-    Use ``load_state_dict(state, assign=True)``; it saves drawing initial weights.
+    It saves drawing initial weights. Load by copying, not by ``assign=True``: tensors read
+    from a file need not lie at the addresses that the fast kernels want, and other kernels
+    round otherwise.
 
     Raises:
         InputError: On an unknown name.
     """
     with torch.device("meta"):
-        return _construct(parse(name), n_classes)
+        model = _construct(parse(name), n_classes)
+    return channels_last(model.to_empty(device="cpu"))
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcopt.augmentation import Crops, cut, cut_batched, draw_crops
-from rcopt.backbones import channels_last, skeleton
+from rcopt.backbones import skeleton
 from rcopt.checkpoints import load_checkpoint, save_checkpoint, write_tensors
 from rcopt.data import Dataset
 from rcopt.errors import InputError, WorkError
@@ -275,14 +275,14 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
         backbone, n_classes = metadata["backbone"], int(metadata["n_classes"])
         resolution = int(metadata["resolution"])
         model = skeleton(backbone, n_classes)
-        model.load_state_dict(state, assign=True)
+        model.load_state_dict(state)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file; train the stage again") from None
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, InputError):
         raise InputError(
             f"{path}: damaged, or not a weights file of rcopt; delete it to train again"
         ) from None
-    return TrainedModel(channels_last(model).to(device).eval(), backbone, n_classes, resolution)
+    return TrainedModel(model.to(device).eval(), backbone, n_classes, resolution)
 
 
 def _train(
