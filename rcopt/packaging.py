@@ -1,0 +1,352 @@
+"""A chosen cascade as one MLflow model: logged, registered, loaded again. No pickle anywhere."""
+
+import base64
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+from PIL import Image
+
+from rcopt.cascade import Stage
+from rcopt.cascade_files import (
+    DESCRIPTION,
+    CascadePackage,
+    LoadedCascade,
+    open_cascade,
+    save_cascade,
+)
+from rcopt.errors import InputError, WorkError
+from rcopt.serving import answer_rows
+from rcopt.tracking import Tracker
+from rcopt.tracking.connection import reported
+from rcopt.tracking.labels import cascade_name, cascade_note, short_number
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+ALIAS = "champion"
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_INSIDE = Path("artifacts") / "cascade"
+_REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors", "pandas")
+
+
+@dataclass(frozen=True)
+class RegisteredCascade:
+    """A version in the registry.
+
+    Attributes:
+        name: Of the registered model.
+        version: Its number.
+        alias: Points at this version now.
+        model_id: MLflow's logged model.
+    """
+
+    name: str
+    version: int
+    alias: str
+    model_id: str
+
+    @property
+    def uri(self) -> str:
+        """What ``mlflow models serve -m`` takes."""
+        return f"models:/{self.name}@{self.alias}"
+
+
+def register(
+    tracker: Tracker,
+    package: CascadePackage,
+    weights: Mapping[Stage, Path],
+    name: str,
+    *,
+    experiment_id: str,
+    alias: str = ALIAS,
+    note: str = "",
+) -> RegisteredCascade:
+    """Pack a cascade as an MLflow model and register it as a new version.
+
+    Before anything is logged the packed files are loaded and asked, so what is registered can
+    be served. The cascade's run is linked but stays as it is: reopening a finished run would
+    rewrite its end.
+
+    Args:
+        tracker: The open store.
+        package: The chosen cascade; its point has a run (`Tracker.log_cascade` makes one).
+        weights: File of each stage, such as `Tracker.weights_path` gives.
+        name: Of the registered model; made if it does not exist.
+        experiment_id: The study's experiment.
+        alias: Moved to the new version.
+        note: Markdown, first in the version's description.
+
+    Raises:
+        ValueError: If the cascade has no run.
+        InputError: On a name or alias that MLflow does not take, or damaged weights.
+        WorkError: If the store refuses.
+    """
+    check_names(name, alias)
+    if package.point.run_id is None:
+        # Without one MLflow looks for the run in its default store, not in this one.
+        raise ValueError("package.point must have a run_id, got None")
+    with tempfile.TemporaryDirectory(prefix="rcopt-") as made:
+        folder = Path(made) / "cascade"
+        save_cascade(folder, package, weights)
+        example = _example(package.base_side)
+        answer = answer_rows(open_cascade(folder), [example])[0]
+        if answer.error is not None:
+            raise WorkError(f"the packed cascade does not answer: {answer.error}")
+        with reported(f"registering model {name}"):
+            model = _log(tracker.client, package, experiment_id, name, folder, example)
+            found = _version(tracker.client, package, name, alias, model, note)
+    return RegisteredCascade(name, int(found.version), alias, str(model.model_id))
+
+
+def load_cascade(
+    source: str | Path, tracker: Tracker | None = None, *, device: str = "cpu"
+) -> LoadedCascade:
+    """Load a packaged cascade.
+
+    Args:
+        source: A registered model's ``NAME`` (its champion), ``NAME@ALIAS``, ``NAME/VERSION``
+            or any of them after ``models:/``; or the folder of a cascade or an MLflow model.
+        tracker: The store the registered model is in; not needed for a folder.
+        device: Where the networks are put.
+
+    Raises:
+        InputError: If there is no such model, or it is damaged.
+        WorkError: If the store does not answer.
+    """
+    folder = Path(source)
+    if not str(source).startswith("models:/"):
+        for place in (folder, folder / _INSIDE):
+            if (place / DESCRIPTION).is_file():
+                return open_cascade(place, device)
+        if folder.is_dir():
+            raise InputError(f"{folder}: holds no {DESCRIPTION}; name a model's folder")
+    if tracker is None:
+        raise InputError(f"{source}: no such folder; name a packaged cascade's folder")
+    return open_cascade(_registered_folder(tracker, str(source)), device)
+
+
+def check_names(name: str, alias: str) -> None:
+    """Refuse a model's name or alias that MLflow or its addresses do not take.
+
+    Raises:
+        InputError: Saying what is allowed.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}", name):
+        raise InputError(
+            f"model name {name!r}: expected up to 100 letters, digits, '.', '_', '-' and spaces"
+        )
+    number = re.fullmatch(r"[vV]\d+", alias)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", alias) or alias.lower() == "latest" or number:
+        raise InputError(
+            f"alias {alias!r}: expected letters, digits, '_' and '-', not 'latest' or 'v' and a "
+            "number, which MLflow keeps for itself"
+        )
+
+
+def _log(
+    client: "MlflowClient",
+    package: CascadePackage,
+    experiment_id: str,
+    name: str,
+    folder: Path,
+    example: str,
+) -> "LoggedModel":
+    point = package.point
+    model = client.create_logged_model(
+        experiment_id,
+        name=name.replace(" ", "-"),
+        source_run_id=point.run_id,
+        model_type="cascade",
+        tags={"rcopt.cascade": cascade_name(point)},
+        params={stage.name: f"{stage.flops:.0f}" for stage in point.cascade.stages},
+    )
+    model_id = str(model.model_id)
+    try:
+        _save_mlflow_model(folder, model_id, str(point.run_id), example)
+        client.log_model_artifacts(model_id, str(folder.parent / "model"))
+    except BaseException:
+        client.finalize_logged_model(model_id, "FAILED")
+        raise
+    return client.finalize_logged_model(model_id, "READY")
+
+
+def _save_mlflow_model(folder: Path, model_id: str, run_id: str, example: str) -> None:
+    """Write ``model`` beside the cascade's folder: an MLflow model made from code."""
+    # It would report each of its own steps on stderr.
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    target = folder.parent / "model"
+    with warnings.catch_warnings():
+        # MLflow's own imports warn about each other; no user can act on it.
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        import pandas as pd
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        signature = ModelSignature(
+            Schema([ColSpec("string", "image")]),
+            Schema(
+                [
+                    ColSpec("string", "class", required=False),
+                    ColSpec("double", "probability", required=False),
+                    ColSpec("long", "stage", required=False),
+                    ColSpec("string", "stage_name", required=False),
+                    ColSpec("double", "flops", required=False),
+                    ColSpec("string", "error", required=False),
+                ]
+            ),
+        )
+        model = Model(model_id=model_id, run_id=run_id)
+        mlflow.pyfunc.save_model(
+            str(target),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"cascade": str(folder)},
+            signature=signature,
+            input_example=pd.DataFrame({"image": [example]}),
+            pip_requirements=_requirements(),
+            mlflow_model=model,
+        )
+        # MLflow notes where it took the files from; that is nobody's business.
+        flavor = model.flavors["python_function"]
+        flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+        del flavor["artifacts"]["cascade"]["uri"]
+        model.save(str(target / "MLmodel"))
+
+
+def _version(
+    client: "MlflowClient",
+    package: CascadePackage,
+    name: str,
+    alias: str,
+    model: "LoggedModel",
+    note: str,
+) -> "ModelVersion":
+    from mlflow.exceptions import MlflowException
+
+    point = package.point
+    try:
+        client.create_registered_model(name, description=_MODEL_NOTE.format(name=name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.create_model_version(
+        name,
+        source=str(model.artifact_location),
+        run_id=point.run_id,
+        model_id=str(model.model_id),
+        description=f"{note}\n\n{_version_note(package)}".strip(),
+        tags={
+            "rcopt.cascade": str(point.cascade),
+            "rcopt.accuracy": f"{point.validation.accuracy:.4f}",
+            "rcopt.mflops": f"{short_number(point.validation.mean_flops / 1e6):g}",
+            "rcopt.data_digest": package.data_digest,
+            "rcopt.split_digest": package.split_digest,
+        },
+    )
+    client.set_registered_model_alias(name, alias, found.version)
+    client.set_tag(str(point.run_id), "rcopt.model", f"{name}/{found.version}")
+    return found
+
+
+def _registered_folder(tracker: Tracker, source: str) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    named = source.removeprefix("models:/")
+    name, _, alias = named.partition("@")
+    name, _, number = name.partition("/")
+    try:
+        with reported(f"looking for model {source}"):
+            client = tracker.client
+            if number:
+                found = client.get_model_version(name, number)
+            else:
+                found = client.get_model_version_by_alias(name, alias or ALIAS)
+            location = str(client.get_model_version_download_uri(name, found.version))
+            if location.startswith("models:/"):
+                model = client.get_logged_model(location.removeprefix("models:/"))
+                location = str(model.artifact_location)
+            return _local(tracker, location, str(found.model_id or found.version)) / _INSIDE
+    except WorkError as error:
+        if not isinstance(error.__cause__, MlflowException):
+            raise
+        if error.__cause__.error_code not in (
+            "RESOURCE_DOES_NOT_EXIST",
+            "INVALID_PARAMETER_VALUE",
+        ):
+            raise
+        known = sorted(str(model.name) for model in tracker.client.search_registered_models())
+        hint = f"known models: {', '.join(known[:10])}" if known else "no model is registered yet"
+        raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from None
+
+
+def _local(tracker: Tracker, location: str, key: str) -> Path:
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    if location.startswith("/"):
+        return Path(location)
+    from mlflow.artifacts import download_artifacts
+
+    folder = tracker.project / "mlruns" / "downloads" / "models" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    got = download_artifacts(
+        artifact_uri=f"models:/{key}", dst_path=str(folder), tracking_uri=tracker.uri
+    )
+    return Path(str(got))
+
+
+def _requirements() -> list[str]:
+    # The local part of a version, such as +cpu, names a build that other machines cannot have.
+    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+
+
+def _example(side: int) -> str:
+    """Return a small picture in base64: a gradient, as no user's image belongs in a model."""
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(128)), axis=2)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _version_note(package: CascadePackage) -> str:
+    rule: dict[str, Any] = {
+        "confidence": package.rule.confidence,
+        "temperature": package.rule.temperature,
+        "average": package.rule.average,
+    }
+    said = ", ".join(f"{key} {value}" for key, value in rule.items())
+    return (
+        f"{cascade_note(package.point)}\n\n"
+        f"Answer rule: {said}. Classes: {', '.join(package.classes[:20])}"
+        f"{' ...' if len(package.classes) > 20 else ''}. "
+        f"Data {package.data_digest[:12]}, splits {package.split_digest[:12]}."
+    )
+
+
+_MODEL_NOTE = """\
+A resolution cascade made by rcopt: cheap networks answer the easy images at low resolution, \
+costly ones only the rest. Serve it where rcopt is installed:
+
+    mlflow models serve -m "models:/{name}@champion" --env-manager local
+
+and POST pictures in base64 to `/invocations` as JSON:
+
+    {{"dataframe_records": [{{"image": "<base64 of a JPEG or PNG file>"}}]}}
+
+The answer has one object per row: `class`, `probability`, `stage`, `stage_name`, `flops`, and \
+`error` for a row that is no picture. If no row can be answered, the status is 400.
+"""
