@@ -190,12 +190,20 @@ def test_a_costly_first_stage_is_still_on_the_front_as_every_image_runs_it() -> 
     assert rows_of(front) == [(0.5, 100.0, (0.0,)), (1.0, 101.0, (NEVER,))]
 
 
-def test_exact_sweep_takes_fewer_steps_than_there_are_threshold_vectors() -> None:
-    confidence, correct, flops = realistic(40, 3, levels=8)
-    vectors = np.prod([len(np.unique([0.0, *row, NEVER])) for row in confidence[:2]])
-    short = threshold_front(confidence, correct, flops, max_steps=int(vectors) // 2 + 40)
-    assert short.exact
-    assert rows_of(short) == brute_force(confidence, correct, flops)
+@pytest.mark.parametrize("stages", [3, 4])
+def test_the_sweep_is_exact_within_the_steps_that_useful_cuts_take(stages: int) -> None:
+    confidence, correct, flops = realistic(40, stages, levels=8)
+    sizes = []
+    for k in range(stages - 1):
+        useful = ~correct[k] & correct[k + 1 :].any(axis=0)
+        sizes.append(len(np.unique(confidence[k, useful])))
+    vectors = np.prod([len(np.unique([0.0, *row, NEVER])) for row in confidence[:-1]])
+    assert np.prod(sizes) < vectors / 2
+    steps = int(np.prod(sizes)) + 40 * (1 if stages == 3 else 1 + sizes[0])
+    enough = threshold_front(confidence, correct, flops, max_steps=steps)
+    assert enough.exact
+    assert rows_of(enough) == brute_force(confidence, correct, flops)
+    assert not threshold_front(confidence, correct, flops, max_steps=steps - 1).exact
 
 
 @pytest.mark.parametrize("stages", [3, 4])
