@@ -1,5 +1,6 @@
 """Opening stores: paths, bad stores, first use by several processes."""
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from tracking_helpers import URI, free_port
 
-from rcopt.errors import InputError
+from rcopt.errors import InputError, WorkError
 from rcopt.tracking import open_tracker, owner_alive, relocate, resolve_uri, this_owner
+from rcopt.tracking.connection import reported
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -100,6 +103,23 @@ def test_processes_that_use_a_fresh_store_at_once_all_succeed(tmp_path: Path) ->
     assert [process.returncode for process in processes] == [0, 0], ends
     assert len({out for out, _ in ends}) == 1, "one study run for both"
     assert [err for _, err in ends] == ["", ""], "and nothing is said"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "weights.safetensors"),
+        MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]"),
+    ],
+)
+def test_a_full_disk_is_the_users_to_mend(error: Exception) -> None:
+    with pytest.raises(InputError, match="r18: no space left"), reported("storing r18"):
+        raise error
+
+
+def test_other_failures_are_told_in_one_line() -> None:
+    with pytest.raises(WorkError, match=r"^storing r18: first line$"), reported("storing r18"):
+        raise MlflowException("first line\nsecond line")
 
 
 def test_importing_tracking_does_not_load_mlflow() -> None:

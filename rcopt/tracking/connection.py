@@ -207,7 +207,7 @@ def reported(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if "disk is full" in str(error):
+        if "disk is full" in str(error) or "No space left" in str(error):
             raise InputError(f"{what}: no space left; free some and repeat") from None
         raise WorkError(f"{what}: {first_line(error)}") from error
     except OSError as error:

@@ -159,14 +159,11 @@ class Tracker(StageStore):
                 str(run.info.run_id): run
                 for run in self.search([study.experiment_id], view.FRONT_FILTER)
             }
-            exact = {
-                run.data.tags.get("rcopt.point", ""): str(run.info.run_id)
-                for run in self.search(
-                    [study.experiment_id],
-                    "tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.source` = 'exact'",
-                )
+            shown = {
+                run.data.tags["rcopt.point"]: str(run.info.run_id)
+                for run in self.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
             }
-            marked = tuple(self._mark(study, point, exact) for point in points)
+            marked = tuple(self._mark(study, point, shown) for point in points)
             for run_id in former.keys() - {point.run_id for point in marked}:
                 self.client.set_tag(run_id, "rcopt.pareto", "false")
         return marked
@@ -185,7 +182,6 @@ class Tracker(StageStore):
             The run's id.
         """
         if run_id is None:
-            trial = {} if point.trial is None else {"rcopt.trial": str(point.trial)}
             run = self.client.create_run(
                 study.experiment_id,
                 run_name=labels.cascade_name(point),
@@ -197,8 +193,8 @@ class Tracker(StageStore):
                     "rcopt.study": study.name,
                     "rcopt.source": point.source,
                     "rcopt.point": labels.exact_point(point),
+                    "rcopt.trial": "none" if point.trial is None else str(point.trial),
                     "rcopt.owner": this_owner(),
-                    **trial,
                 },
             )
             run_id = str(run.info.run_id)
@@ -232,18 +228,18 @@ class Tracker(StageStore):
 
     def find_trials(self, study: StudyRun, trial: int | None = None) -> "list[Run]":
         """Return the cascade runs of the study's trials, or of one, oldest first."""
-        which = "LIKE '%'" if trial is None else f"= '{trial}'"
+        which = "!= 'none'" if trial is None else f"= '{trial}'"
         where = f"tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.trial` {which}"
         return list(self.search([study.experiment_id], where))
 
     def _mark(
-        self, study: StudyRun, point: OperatingPoint, exact: Mapping[str, str]
+        self, study: StudyRun, point: OperatingPoint, shown: Mapping[str, str]
     ) -> OperatingPoint:
         run_id = point.run_id
         if run_id is None and point.trial is not None:
             run_id = next((r.info.run_id for r in self.find_trials(study, point.trial)), None)
         elif run_id is None:
-            run_id = exact.get(labels.exact_point(point))
+            run_id = shown.get(labels.exact_point(point))
         if run_id is None:
             run_id = self.log_cascade(study, point)
         tested = {} if point.test is None else labels.split_metrics("test", point.test)
