@@ -61,8 +61,9 @@ def decode(file: Path | bytes | bytearray | memoryview, side: int, name: str) ->
         raise _too_large(name, "far more pixels") from None
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError) as error:
-        # What Pillow's decoders raise on damaged files; "truncated" is in the OSError's text.
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything on damaged files
         raise InputError(
             f"{name}: damaged or truncated image ({_one_line(error)}); replace the file"
         ) from None

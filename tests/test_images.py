@@ -137,6 +137,26 @@ def test_decode_names_a_truncated_image(kind: str) -> None:
         decode(content[: len(content) * 2 // 3], 32, "holiday.x")
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "BLP"])
+def test_decode_of_damaged_bytes_gives_pixels_or_a_one_line_error(kind: str) -> None:
+    if kind not in Image.registered_extensions().values():
+        pytest.skip(f"this Pillow has no {kind}")
+    rng = np.random.default_rng(7)
+    noise = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    sound = encoded(noise.quantize() if kind == "BLP" else noise, kind)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(sound)
+        for place in rng.integers(0, len(damaged), 4) % rng.choice([64, 10**6], 4):
+            damaged[place] = rng.integers(0, 256)
+        try:
+            assert decode(bytes(damaged), 8, "x").shape == (8, 8, 3)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 0
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
 def test_decode_names_what_is_not_an_image(content: bytes) -> None:
     with pytest.raises(InputError, match=r"^notes\.txt: (not an image|damaged)") as caught:
