@@ -1,1 +1,34 @@
-"""The report: one self-contained page and its figures as files."""
+"""The report: one self-contained page, and its figures as files."""
+
+from pathlib import Path
+
+from rcopt.report.charts import charts
+from rcopt.report.files import save_charts
+from rcopt.report.original import original_charts
+from rcopt.report.page import Thumbnail, page
+from rcopt.report_data import ReportData
+
+__all__ = ["Thumbnail", "write_report"]
+
+
+def write_report(
+    data: ReportData, folder: Path, *, thumbnail: Thumbnail | None = None
+) -> list[Path]:
+    """Write ``report.html`` and ``figures/NAME.png`` and ``.svg`` into a folder, which is made.
+
+    Args:
+        data: From `rcopt.report_data.report_data`.
+        folder: What it holds of these names is replaced.
+        thumbnail: Returns a small PNG or JPEG of an image by its name, or None; names alone
+            are shown without it.
+
+    Returns:
+        The files written, the page first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    html = folder / "report.html"
+    partial = html.with_suffix(".partial")
+    partial.write_text(page(data, thumbnail), encoding="utf-8")
+    partial.replace(html)
+    drawn = (*charts(data), *original_charts(data.analyses, data.analysed))
+    return [html, *save_charts(drawn, folder / "figures")]

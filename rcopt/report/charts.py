@@ -175,7 +175,7 @@ def reach_chart(data: ReportData) -> Plot:
                 RESOLUTION_COLOURS[place % 7],
                 kind="points",
                 shape=SHAPES[place % len(SHAPES)],
-                size=3,
+                size=2.4,
             )
         )
     return Plot(

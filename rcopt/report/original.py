@@ -6,7 +6,7 @@ from typing import Literal
 from rcopt.original_report import ORIGINAL, Method, TableRow
 from rcopt.report.chart import Chart, HeatMap, Plot, Series, Shape, Tip
 from rcopt.report.html import Html, table
-from rcopt.report.wording import amount, axis_amount, flops_text, percent, points, times
+from rcopt.report.wording import amount, axis_amount, flops_text, percent, plural, points, times
 from rcopt.reproduction import Analysis, Claim, CostModel, Curve
 from rcopt.threshold_grid import Grid
 
@@ -72,7 +72,7 @@ def claim_table(analyses: tuple[Analysis, ...]) -> Html:
             printed = times(low) if low == high else f"{low:g}× to {high:g}×"
             if analysis.cost_model == "flops":
                 printed = "not measured"
-            wanted = f"{100 * drop:g} points given up" if drop else "no less accurate"
+            wanted = f"giving up {plural(100 * drop)}" if drop else "no less accurate"
             cells = [_claim_cell(found.get((reference, drop, method))) for method in _STYLES]
             unit = _UNITS[analysis.cost_model][0]
             rows.append((f"{reference}, {wanted}", unit, printed, *cells))
@@ -112,7 +112,7 @@ def _map(
     values = grid.cost if kind == "cost" else grid.accuracy
     shown: Callable[[float], str] = cost_text if kind == "cost" else percent
     x_ticks, y_ticks = (
-        tuple((p / 4, f"{axis[0] + p / 4 * (axis[-1] - axis[0]):.4g}") for p in range(5))
+        tuple((p / 4, f"{axis[0] + p / 4 * (axis[-1] - axis[0]):.3g}") for p in range(5))
         for axis in (grid.first, grid.second)
     )
     title = {

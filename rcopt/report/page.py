@@ -20,6 +20,7 @@ from rcopt.report.wording import (
     flops_text,
     numbers,
     percent,
+    plural,
     points,
     points_interval,
     rule_text,
@@ -103,7 +104,7 @@ def _header(data: ReportData) -> str:
             f"({points_interval(saved.interval.change)})",
         ),
         (
-            f"fewer FLOPs, giving up {100 * less.saving.loss:g} point",
+            f"fewer FLOPs, giving up {plural(100 * less.saving.loss)}",
             times(less.saving.test or less.saving.validation),
             f"{level} interval {times_interval(less.interval.times)}; test accuracy "
             f"{points(less.interval.change.estimate)} points "
@@ -182,7 +183,7 @@ def _front_section(data: ReportData, figures: Mapping[str, str]) -> tuple[str, s
         ("given up", "cascade", "fewer FLOPs, validation", "fewer FLOPs, test", "test accuracy"),
         [
             (
-                f"{100 * s.saving.loss:g} points",
+                plural(100 * s.saving.loss),
                 short_cascade(s.saving.point.cascade),
                 times(s.saving.validation),
                 f"{times(s.interval.times.estimate)} ({times_interval(s.interval.times)})",

@@ -49,6 +49,16 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def plural(number: float) -> str:
+    """Return a number of percentage points.
+
+    Example:
+        >>> plural(0.1), plural(1.0)
+        ('0.1 points', '1 point')
+    """
+    return f"{number:g} point{'' if number == 1 else 's'}"
+
+
 def points(difference: float) -> str:
     """Return a difference of shares in percentage points, signed.
 
@@ -95,10 +105,10 @@ def duration(seconds: float) -> str:
 
 
 def threshold_text(threshold: float) -> str:
-    """Return a threshold, or what it comes to where it lies at an end."""
+    """Return the confidences that a threshold lets a stage answer."""
     if threshold <= 0:
-        return "answers all"
-    return "passes on all" if threshold >= NEVER else f"≥ {threshold:.4f}"
+        return "(always)"
+    return "(never)" if threshold >= NEVER else f"≥ {threshold:.4f}"
 
 
 def short_name(stage: Stage) -> str:
@@ -121,14 +131,19 @@ def short_cascade(cascade: Cascade) -> str:
 
 
 def configuration(point: OperatingPoint) -> tuple[str, ...]:
-    """Return a point's stages, each with its threshold and its exit rates, one a line."""
-    shown = point.test or point.validation
-    limits = (*(threshold_text(t) for t in point.cascade.thresholds), "answers the rest")
+    """Return a point's stages, each with its threshold and exit rate, one a line."""
     if len(point.cascade.stages) == 1:
-        limits = ("answers all",)
-    return tuple(
-        f"{stage.name} {limit}: {percent(rate, 1)} of images"
-        for stage, limit, rate in zip(point.cascade.stages, limits, shown.exit_rates, strict=True)
+        return (f"{point.cascade.stages[0].name} answers all",)
+    *rates, rest = (point.test or point.validation).exit_rates
+    *earlier, last = point.cascade.stages
+    return (
+        *(
+            f"{stage.name} {threshold_text(threshold)} answers {percent(rate, 1)}"
+            for stage, threshold, rate in zip(
+                earlier, point.cascade.thresholds, rates, strict=True
+            )
+        ),
+        f"{last.name} answers the rest, {percent(rest, 1)}",
     )
 
 

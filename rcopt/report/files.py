@@ -1,0 +1,142 @@
+"""Draw charts as PNG and SVG files with matplotlib."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rcopt.report.chart import (
+    COLOURS,
+    Bars,
+    Chart,
+    HeatMap,
+    Plot,
+    Series,
+    limits,
+    linear_ticks,
+    log_ticks,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_DASHES = {"solid": "-", "dashed": "--", "dotted": ":"}
+
+
+def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
+    """Write ``NAME.png`` and ``NAME.svg`` of each chart into a folder, which is made.
+
+    Equal charts give equal files.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with rc_context({"svg.hashsalt": "rcopt", "font.size": 9, "axes.axisbelow": True}):
+        for chart in charts:
+            wide = chart.name == "front"
+            figure = Figure(figsize=(9.2, 5.6) if wide else (5.4, 4.0), layout="constrained")
+            axes = figure.subplots()
+            if isinstance(chart, Plot):
+                _plot(chart, axes)
+            elif isinstance(chart, Bars):
+                _bars(chart, axes)
+            else:
+                _heat_map(chart, axes)
+            axes.set_title(chart.title, loc="left", fontweight="bold")
+            axes.set_xlabel(chart.x_label)
+            axes.set_ylabel(chart.y_label)
+            for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+                path = folder / f"{chart.name}.{suffix}"
+                figure.savefig(path, dpi=160, metadata=metadata)
+                paths.append(path)
+    return paths
+
+
+def _plot(plot: Plot, axes: "Axes") -> None:
+    (x_low, x_high), (y_low, y_high) = limits(plot)
+    if plot.log_x:
+        axes.set_xscale("log")
+    axes.set_xlim(x_low, x_high)
+    axes.set_ylim(y_low, y_high)
+    x_ticks = (log_ticks if plot.log_x else linear_ticks)(x_low, x_high, 7)
+    y_ticks = linear_ticks(y_low, y_high, 7)
+    axes.set_xticks(x_ticks, [plot.x_text(tick) for tick in x_ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(y_ticks, [plot.y_text(tick) for tick in y_ticks])
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    for series in plot.series:
+        _series(series, axes)
+        for x, y, name in zip(series.x, series.y, series.names, strict=False):
+            axes.annotate(name, (x, y), xytext=(7, 0), textcoords="offset points", va="center")
+    axes.legend(fontsize=7.5, frameon=False)
+
+
+def _series(series: Series, axes: "Axes") -> None:
+    colour = COLOURS[series.colour]
+    if series.kind == "band":
+        axes.fill_between(
+            series.x,
+            series.y,
+            series.top,
+            color=colour,
+            alpha=0.16,
+            linewidth=0,
+            label=series.label,
+        )
+        return
+    style: dict[str, Any] = {
+        "color": colour,
+        "label": series.label,
+        "linestyle": _DASHES[series.dash] if series.kind != "points" else "none",
+        "marker": _MARKERS[series.shape] if series.shape else None,
+        "markersize": 1.7 * series.size,
+        "markeredgewidth": 0,
+        "linewidth": 1.3,
+        "drawstyle": "steps-post" if series.kind == "steps" else "default",
+    }
+    axes.plot(series.x, series.y, **style)
+
+
+def _bars(bars: Bars, axes: "Axes") -> None:
+    places = np.arange(len(bars.bars))
+    base = np.zeros(len(bars.bars))
+    for layer, colour, share in zip(bars.layers, bars.colours, bars.shares.T, strict=True):
+        axes.bar(places, share, 0.92, bottom=base, color=COLOURS[colour], label=layer)
+        base += share
+    every = max(1, math.ceil(len(places) / 7))
+    axes.set_xticks(places[::every], bars.bars[::every])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7.5, loc="lower left")
+
+
+def _heat_map(chart: HeatMap, axes: "Axes") -> None:
+    from matplotlib.colors import LogNorm, Normalize
+
+    low, high = float(chart.values.min()), float(chart.values.max())
+    norm = LogNorm(low, high) if chart.log and 0 < low < high else Normalize(low, high)
+    image = axes.imshow(
+        chart.values.T,
+        cmap="cividis",
+        norm=norm,
+        origin="lower",
+        extent=(0.0, 1.0, 0.0, 1.0),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    for place, ticks in zip((axes.set_xticks, axes.set_yticks), chart.ticks, strict=True):
+        place([p for p, _ in ticks], [text for _, text in ticks])
+    if len(chart.path):
+        xs, ys = zip(*chart.path, strict=True)
+        axes.plot(xs, ys, "o", color="white", markeredgecolor="black", markersize=2, mew=0.3)
+    if chart.own is not None:
+        axes.plot(*chart.own, "D", color="white", markeredgecolor="black", markersize=8)
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_ticks([low, high], labels=[chart.value_text(low), chart.value_text(high)])
+    bar.minorticks_off()
