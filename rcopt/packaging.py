@@ -1,6 +1,8 @@
 """A chosen cascade as one MLflow model: logged, registered, loaded again. No pickle anywhere."""
 
 import base64
+import contextlib
+import hashlib
 import io
 import logging
 import re
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _INSIDE = Path("artifacts") / "cascade"
 _REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors", "pandas")
 
@@ -95,6 +96,9 @@ def register(
         WorkError: If the store refuses.
     """
     check_names(name, alias)
+    for logger in ("mlflow.pyfunc", "mlflow.store.model_registry"):
+        # They would report each of their own steps on stderr.
+        logging.getLogger(logger).setLevel(logging.WARNING)
     if package.point.run_id is None:
         # Without one MLflow looks for the run in its default store, not in this one.
         raise ValueError("package.point must have a run_id, got None")
@@ -185,8 +189,6 @@ def _log(
 
 def _save_mlflow_model(folder: Path, model_id: str, run_id: str, example: str) -> None:
     """Write ``model`` beside the cascade's folder: an MLflow model made from code."""
-    # It would report each of its own steps on stderr.
-    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     target = folder.parent / "model"
     with warnings.catch_warnings():
         # MLflow's own imports warn about each other; no user can act on it.
@@ -262,37 +264,29 @@ def _version(
 
 
 def _registered_folder(tracker: Tracker, source: str) -> Path:
+    with reported(f"loading model {source}"):
+        return _local(tracker, _location(tracker.client, source)) / _INSIDE
+
+
+def _location(client: "MlflowClient", source: str) -> str:
+    """Return where the files of a registered model's version are."""
     from mlflow.exceptions import MlflowException
 
-    named = source.removeprefix("models:/")
-    name, _, alias = named.partition("@")
-    name, _, number = name.partition("/")
+    named, _, alias = source.removeprefix("models:/").partition("@")
+    name, _, number = named.partition("/")
     try:
-        with reported(f"looking for model {source}"):
-            client = tracker.client
-            if number:
-                found = client.get_model_version(name, number)
-            else:
-                found = client.get_model_version_by_alias(name, alias or ALIAS)
-            location = str(client.get_model_version_download_uri(name, found.version))
-            if location.startswith("models:/"):
-                model = client.get_logged_model(location.removeprefix("models:/"))
-                location = str(model.artifact_location)
-            return _local(tracker, location, str(found.model_id or found.version)) / _INSIDE
-    except WorkError as error:
-        if not isinstance(error.__cause__, MlflowException):
+        if not number:
+            number = str(client.get_model_version_by_alias(name, alias or ALIAS).version)
+        return str(client.get_model_version_download_uri(name, number))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        if error.__cause__.error_code not in (
-            "RESOURCE_DOES_NOT_EXIST",
-            "INVALID_PARAMETER_VALUE",
-        ):
-            raise
-        known = sorted(str(model.name) for model in tracker.client.search_registered_models())
+        known = sorted(str(model.name) for model in client.search_registered_models())
         hint = f"known models: {', '.join(known[:10])}" if known else "no model is registered yet"
         raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from None
 
 
-def _local(tracker: Tracker, location: str, key: str) -> Path:
+def _local(tracker: Tracker, location: str) -> Path:
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
@@ -300,12 +294,18 @@ def _local(tracker: Tracker, location: str, key: str) -> Path:
         return Path(location)
     from mlflow.artifacts import download_artifacts
 
-    folder = tracker.project / "mlruns" / "downloads" / "models" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    got = download_artifacts(
-        artifact_uri=f"models:/{key}", dst_path=str(folder), tracking_uri=tracker.uri
-    )
-    return Path(str(got))
+    downloads = tracker.project / "mlruns" / "downloads" / "models"
+    # A logged model never changes, and its location holds its id.
+    folder = downloads / hashlib.sha256(f"{tracker.uri} {location}".encode()).hexdigest()[:32]
+    if not folder.is_dir():
+        downloads.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=downloads) as made:
+            got = download_artifacts(
+                artifact_uri=location, dst_path=made, tracking_uri=tracker.uri
+            )
+            with contextlib.suppress(OSError):  # another process was faster
+                Path(str(got)).rename(folder)
+    return folder
 
 
 def _requirements() -> list[str]:
