@@ -13,7 +13,7 @@ from rcopt.stage_files import save_stage
 from rcopt.tracking import PREDICTIONS, CascadeLog, StudyRun, Tracker, open_tracker
 
 pytest_plugins = ["tracking_fixtures"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)

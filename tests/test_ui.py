@@ -21,6 +21,9 @@ pytest_plugins = ["tracking_fixtures"]
 
 HOST = "127.0.0.1"
 
+#: Servers start slowly on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 
 def _listening() -> socket.socket:
     taken = socket.socket()
