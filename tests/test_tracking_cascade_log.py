@@ -1,6 +1,8 @@
 """Cascade evaluations reach MLflow once, whatever happens on the way."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,28 @@ def test_two_workers_keep_each_others_rows(project: Path) -> None:
     second.add(make_point(1))
     assert first.close() == second.close() == 0
     assert [row["trial"] for row in _table(one, study)] == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_processes_that_log_at_once_lose_nothing(tracker: Tracker) -> None:
+    study = open_study(tracker)
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from tracking_helpers import make_point, open_study, URI\n"
+        "from rcopt.tracking import CascadeLog, open_tracker\n"
+        "tracker = open_tracker(URI, Path(sys.argv[2])); study = open_study(tracker)\n"
+        "log = CascadeLog(tracker, study, cascade_runs=100)\n"
+        "for n in range(int(sys.argv[3]), 40, 2): log.add(make_point(n))\n"
+        "sys.exit(log.close())"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tracker.project)]
+    workers = [
+        subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE, text=True) for n in (0, 1)
+    ]
+    said = [worker.communicate(timeout=110)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert said == ["", ""]
+    assert _trials(tracker, study) == list(range(40))
 
 
 def test_a_damaged_table_is_made_again(tracker: Tracker, told: Warnings) -> None:
