@@ -1,23 +1,16 @@
 """A chosen cascade as one MLflow model: logged, registered, loaded again. No pickle anywhere."""
 
-import base64
 import contextlib
 import hashlib
-import io
 import logging
 import re
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
-
-import numpy as np
-from PIL import Image
 
 from rcopt.cascade import Stage
 from rcopt.cascade_files import (
@@ -28,6 +21,7 @@ from rcopt.cascade_files import (
     save_cascade,
 )
 from rcopt.errors import InputError, WorkError
+from rcopt.mlflow_model import example_picture, save_mlflow_model
 from rcopt.serving import answer_rows
 from rcopt.tracking import Tracker
 from rcopt.tracking.connection import reported
@@ -40,7 +34,6 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 _INSIDE = Path("artifacts") / "cascade"
-_REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetensors", "pandas")
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def register(
     with tempfile.TemporaryDirectory(prefix="rcopt-") as made:
         folder = Path(made) / "cascade"
         save_cascade(folder, package, weights)
-        example = _example(package.base_side)
+        example = example_picture(package.base_side)
         answer = answer_rows(open_cascade(folder), [example])[0]
         if answer.error is not None:
             raise WorkError(f"the packed cascade does not answer: {answer.error}")
@@ -179,53 +172,14 @@ def _log(
     )
     model_id = str(model.model_id)
     try:
-        _save_mlflow_model(folder, model_id, str(point.run_id), example)
+        save_mlflow_model(
+            folder.parent / "model", folder, example, model_id=model_id, run_id=str(point.run_id)
+        )
         client.log_model_artifacts(model_id, str(folder.parent / "model"))
     except BaseException:
         client.finalize_logged_model(model_id, "FAILED")
         raise
     return client.finalize_logged_model(model_id, "READY")
-
-
-def _save_mlflow_model(folder: Path, model_id: str, run_id: str, example: str) -> None:
-    """Write ``model`` beside the cascade's folder: an MLflow model made from code."""
-    target = folder.parent / "model"
-    with warnings.catch_warnings():
-        # MLflow's own imports warn about each other; no user can act on it.
-        warnings.simplefilter("ignore")
-        import mlflow.pyfunc
-        import pandas as pd
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import ColSpec, Schema
-
-        signature = ModelSignature(
-            Schema([ColSpec("string", "image")]),
-            Schema(
-                [
-                    ColSpec("string", "class", required=False),
-                    ColSpec("double", "probability", required=False),
-                    ColSpec("long", "stage", required=False),
-                    ColSpec("string", "stage_name", required=False),
-                    ColSpec("double", "flops", required=False),
-                    ColSpec("string", "error", required=False),
-                ]
-            ),
-        )
-        model = Model(model_id=model_id, run_id=run_id)
-        mlflow.pyfunc.save_model(
-            str(target),
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"cascade": str(folder)},
-            signature=signature,
-            input_example=pd.DataFrame({"image": [example]}),
-            pip_requirements=_requirements(),
-            mlflow_model=model,
-        )
-        # MLflow notes where it took the files from; that is nobody's business.
-        flavor = model.flavors["python_function"]
-        flavor["model_code_path"] = Path(flavor["model_code_path"]).name
-        del flavor["artifacts"]["cascade"]["uri"]
-        model.save(str(target / "MLmodel"))
 
 
 def _version(
@@ -306,20 +260,6 @@ def _local(tracker: Tracker, location: str) -> Path:
             with contextlib.suppress(OSError):  # another process was faster
                 Path(str(got)).rename(folder)
     return folder
-
-
-def _requirements() -> list[str]:
-    # The local part of a version, such as +cpu, names a build that other machines cannot have.
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
-
-
-def _example(side: int) -> str:
-    """Return a small picture in base64: a gradient, as no user's image belongs in a model."""
-    ramp = np.linspace(0, 255, side).astype(np.uint8)
-    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(128)), axis=2)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _version_note(package: CascadePackage) -> str:
