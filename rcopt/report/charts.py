@@ -20,7 +20,7 @@ from rcopt.report.wording import (
     threshold_text,
     times,
 )
-from rcopt.report_data import Featured, FrontLine, ReportData, StageLine
+from rcopt.report_data import ROWS, Featured, FrontLine, ReportData, StageLine
 from rcopt.search_history import SearchHistory
 
 #: Fronts have hundreds of points; more than this many are drawn as a line alone.
@@ -200,7 +200,7 @@ def _baselines(data: ReportData) -> list[Series]:
     few = spread(
         [p.validation.accuracy for p in data.two_stage],
         [p.validation.mean_flops for p in data.two_stage],
-        len(rows),
+        ROWS,
     ).tolist()
     found = [
         Series(
