@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,11 +139,13 @@ class FileClaims:
         path = self._folder / f"{_check_name('key', key)}.lock"
         note = path.with_name(f"{key}.owner")
         lock = FileLock(path, thread_local=False)
-        with self._gate(), _os_errors(self._folder):
+        with self._gate(), _os_errors(self._folder), ExitStack() as undo:
             won = _try_lock(lock)
             if won:
+                undo.callback(lock.release)
                 mine = _identity(path)
                 note.write_text(_this_process())
+                undo.pop_all()
         if not won:
             yield None
             return
@@ -168,8 +170,10 @@ class FileClaims:
             for note in sorted(self._folder.glob("*.owner")):
                 lock = FileLock(note.with_name(f"{note.stem}.lock"))
                 if _try_lock(lock):
-                    note.unlink(missing_ok=True)
-                    lock.release()
+                    try:
+                        note.unlink(missing_ok=True)
+                    finally:
+                        lock.release()
                     continue
                 # It may be released at any moment, gate or not.
                 with suppress(FileNotFoundError):

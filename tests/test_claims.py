@@ -195,11 +195,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_claim_whose_note_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     claims = FileClaims(tmp_path)
     (tmp_path / "a.owner").mkdir()
-    with pytest.raises(WorkError, match="Is a directory"):
+    with pytest.raises(WorkError, match="Is a directory") as caught:
         claims.claim("a").__enter__()
     (tmp_path / "a.owner").rmdir()
     with claims.claim("a") as alive:
         assert alive is not None
+    assert caught.value.__traceback__ is not None, "it must not be the lock's end that frees it"
 
 
 # Leases
