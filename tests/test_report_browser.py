@@ -10,7 +10,15 @@ from rcopt.report.page import page as report_page
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from playwright.sync_api import Browser, Locator, Page, Request, sync_playwright
+from playwright.sync_api import (  # noqa: E402
+    Browser,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 BROWSER = Path("/usr/bin/chromium")
 OPTIONS = [
@@ -54,12 +62,18 @@ def tab(browser: Browser, address: str) -> Iterator[Page]:
     tab.set_default_timeout(10_000)
     errors: list[str] = []
 
+    def said(message: ConsoleMessage) -> None:
+        errors.append(message.text)
+
+    def failed(error: Error) -> None:
+        errors.append(str(error))
+
     def foreign(request: Request) -> None:
         if not request.url.startswith(("file:", "data:")):
             errors.append(request.url)
 
-    tab.on("console", lambda message: errors.append(message.text))
-    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", said)
+    tab.on("pageerror", failed)
     tab.on(
         "request",
         lambda asked: asked.url.startswith(("file:", "data:")) or errors.append(asked.url),
