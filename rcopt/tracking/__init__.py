@@ -4,9 +4,10 @@ Importing this is cheap; MLflow itself is loaded when a store is opened.
 """
 
 from rcopt.tracking.cascade_log import CascadeLog
-from rcopt.tracking.connection import relocate, resolve_uri
+from rcopt.tracking.opening import relocate, resolve_uri
 from rcopt.tracking.owner import owner_alive, this_owner
-from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, DataInput, StageStore, StudyRun
+from rcopt.tracking.records import DataInput, StudyRun
+from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, StageStore
 from rcopt.tracking.tracker import Tracker, open_tracker
 from rcopt.tracking.view import view_link
 

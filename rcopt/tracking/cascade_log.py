@@ -14,7 +14,7 @@ from rcopt.cascade import OperatingPoint
 from rcopt.errors import InputError, WorkError
 from rcopt.tracking.connection import reported
 from rcopt.tracking.ledger import Ledger
-from rcopt.tracking.stages import StudyRun
+from rcopt.tracking.records import StudyRun
 from rcopt.tracking.tracker import Tracker
 
 #: Points that wait at most (about 30 MB); more are left to be found missing.

@@ -1,67 +1,30 @@
-"""One MLflow store: opened safely, spoken to in one place, quiet."""
+"""An open MLflow store: queries, files, and what goes wrong told in one line."""
 
 import hashlib
 import logging
-import os
-import re
 import shutil
-import sqlite3
 import tempfile
 import urllib.parse
 import urllib.request
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from rcopt.errors import InputError, WorkError
+from rcopt.tracking.opening import first_line, no_space, open_store, resolve_uri
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 Warn = Callable[[str], None]
 
-_SQLITE = "sqlite:///"
 _PAGE = 1000
-
-#: Set before MLflow is imported; a user's own settings win.
-_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A server that restarts is waited for about a minute a call (MLflow's own default hangs
-    # four minutes); callers that must not wait run on a thread of their own.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
-}
 
 
 def quiet_warning(text: str) -> None:
     """Say something on the library's logger."""
     logging.getLogger("rcopt.tracking").warning("%s", text)
-
-
-def resolve_uri(uri: str, project: Path) -> str:
-    """Return a tracking URI that means the same from every folder.
-
-    Args:
-        uri: ``sqlite:///PATH`` (relative paths belong to the project) or ``http(s)://``.
-        project: The folder that holds ``studies/``.
-
-    Raises:
-        InputError: If it is neither.
-    """
-    if uri.startswith(("http://", "https://")):
-        return uri.rstrip("/")
-    path = uri.removeprefix(_SQLITE)
-    if path == uri or not path:
-        raise InputError(
-            f"tracking.uri: expected sqlite:///PATH or http(s)://HOST:PORT, got {uri!r}"
-        )
-    return _SQLITE + str((project.resolve() / path).resolve())
 
 
 class Connection:
@@ -79,15 +42,7 @@ class Connection:
         self.uri = resolve_uri(uri, project)
         self.project = project.resolve()
         self.warn = warn
-        self.artifacts: Path | None = None
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
-        if self.uri.startswith(_SQLITE):
-            database = Path(self.uri.removeprefix(_SQLITE))
-            self.artifacts = database.parent / "artifacts"
-            self.client = _open_sqlite(self.uri, database)
-        else:
-            self.client = _open_server(self.uri)
+        self.client, self.artifacts = open_store(self.uri)
 
     def search(
         self, experiments: Sequence[str], where: str, order: Sequence[str] = ()
@@ -207,19 +162,14 @@ def reported(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if "disk is full" in str(error) or "No space left" in str(error):
+        if no_space(error):
             raise InputError(f"{what}: no space left; free some and repeat") from None
         raise WorkError(f"{what}: {first_line(error)}") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if no_space(error):
             where = error.filename or "the MLflow store's disk"
             raise InputError(f"{what}: no space left on {where}; free some and repeat") from None
         raise WorkError(f"{what}: {error}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def sha256(path: Path) -> str:
@@ -233,162 +183,3 @@ def quoted(text: str) -> str:
     if "'" in text and '"' in text:
         raise ValueError(f"text must not hold both kinds of quotation marks, got {text!r}")
     return f'"{text}"' if "'" in text else f"'{text}'"
-
-
-def relocate(database: Path) -> int:
-    """Point a moved SQLite store at its artifacts, which lie beside it.
-
-    MLflow stores absolute locations. rcopt marks each experiment with where its artifacts lie
-    relative to the database, so what has moved together is found together.
-
-    Args:
-        database: The SQLite file; artifacts lie under ``artifacts/`` beside it.
-
-    Returns:
-        Number of experiments whose location changed.
-    """
-    changed = 0
-    with _sqlite(database) as db:
-        marked = db.execute(
-            "select e.experiment_id, e.artifact_location, t.value from experiments e join "
-            "experiment_tags t using (experiment_id) where t.key = 'rcopt.artifacts'"
-        ).fetchall()
-        for experiment, old, relative in marked:
-            new = (database.parent / relative).as_uri()
-            if old == new:
-                continue
-            changed += 1
-            db.execute(
-                "update experiments set artifact_location = ? where experiment_id = ?",
-                (new, experiment),
-            )
-            for table, column in _LOCATIONS:
-                db.execute(
-                    f"update {table} set {column} = ? || substr({column}, ?) "
-                    f"where substr({column}, 1, ?) = ?",
-                    (new + "/", len(old) + 2, len(old) + 1, old + "/"),
-                )
-    return changed
-
-
-_FULL = (28, 122)
-_LOCATIONS = (
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-
-
-@contextmanager
-def _sqlite(database: Path) -> Iterator[sqlite3.Connection]:
-    db = sqlite3.connect(database, timeout=30)
-    try:
-        with db:
-            yield db
-    finally:
-        db.close()
-
-
-def _open_sqlite(uri: str, database: Path) -> "MlflowClient":
-    mend = "move it away or name another file in tracking.uri"
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        (database.parent / "artifacts").mkdir(exist_ok=True)
-        # MLflow builds its tables without a lock: two processes at first use break the file.
-        with FileLock(f"{database}.lock"):
-            if database.exists():
-                with database.open("r+b") as file:
-                    head = file.read(16)
-                if head not in (b"", b"SQLite format 3\0"):
-                    raise InputError(f"{database}: not an MLflow database; {mend}")
-            client = _client(uri)
-            relocate(database)
-            return client
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{database}: damaged MLflow database ({error}); {mend}") from error
-    except OSError as error:
-        if error.errno in _FULL:
-            raise InputError(f"{database}: no space left; free some and repeat") from error
-        raise InputError(f"{database}: cannot be used as MLflow store ({error})") from error
-
-
-def _client(uri: str) -> "MlflowClient":
-    # MLflow and SQLAlchemy warn about each other when mapping tables; no user can act on it.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        for name, level in _LOGGERS.items():
-            logging.getLogger(name).setLevel(level)
-        try:
-            client = MlflowClient(uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
-        except MlflowException as error:
-            raise InputError(_explain(uri, error)) from error
-        except Exception as error:
-            # SQLAlchemy and alembic raise their own kinds while the tables are looked at.
-            raise InputError(_explain(uri, error)) from error
-    return client
-
-
-#: Errors are raised and told once; these would tell them again, or report normal work.
-_LOGGERS: Mapping[str, int] = {
-    "mlflow.store.db.utils": logging.CRITICAL + 1,
-    "alembic": logging.ERROR,
-    "urllib3.connectionpool": logging.ERROR,
-}
-
-
-def _explain(uri: str, error: Exception) -> str:
-    text = first_line(error)
-    if "out-of-date database schema" in text:
-        return f"{uri}: made by an older MLflow; back it up, then run: mlflow db upgrade {uri}"
-    if "Can't locate revision" in text:
-        return f"{uri}: made by a newer MLflow than the one installed; upgrade MLflow"
-    return f"{uri}: cannot be opened as an MLflow store ({text})"
-
-
-def _open_server(uri: str) -> "MlflowClient":
-    mend = "start it (rcopt ui) or mend tracking.uri"
-    try:
-        urllib.parse.urlsplit(uri).port  # noqa: B018 - reading it checks it
-    except ValueError as error:
-        raise InputError(f"tracking.uri: {uri!r} is not an address ({error})") from None
-    problem = _probe(uri)
-    if problem:
-        raise InputError(f"tracking server {uri} {problem}; {mend}")
-    return _client(uri)
-
-
-def _probe(uri: str) -> str:
-    """Ask once, without the patience that work deserves; return what is wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request
-
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    try:
-        answer: Any = http_request(  # type: ignore[no-untyped-call]
-            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
-            "/api/2.0/mlflow/experiments/search",
-            "POST",
-            max_retries=0,
-            timeout=20,
-            raise_on_status=False,
-            json={"max_results": 1},
-        )
-    except MlflowException as error:
-        reason = re.search(r"(refused|timed out|resolve|certificate|SSL)", str(error))
-        return f"cannot be reached ({reason.group(0) if reason else first_line(error)})"
-    if answer.status_code in (401, 403):
-        return (
-            f"refuses the login (HTTP {answer.status_code}): set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        )
-    if answer.status_code != 200:
-        return f"does not answer as MLflow does (HTTP {answer.status_code})"
-    return ""

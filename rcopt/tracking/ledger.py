@@ -8,7 +8,7 @@ from pathlib import Path
 from rcopt.cascade import OperatingPoint
 from rcopt.tracking import labels
 from rcopt.tracking.owner import owner_alive, this_owner
-from rcopt.tracking.stages import StudyRun
+from rcopt.tracking.records import StudyRun
 from rcopt.tracking.tracker import Tracker
 
 #: The study run's artifact with a row per trial.

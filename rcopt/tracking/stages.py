@@ -6,7 +6,7 @@ them, and deleting the run is how a stage is forgotten.
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,9 +18,10 @@ from rcopt.tracking import labels
 from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
 from rcopt.tracking.environment import environment_tags
 from rcopt.tracking.owner import this_owner
+from rcopt.tracking.records import StudyRun, dataset_input
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import Metric, Run
 
 #: The artifact that holds a stage's predictions; the other is its weights.
 PREDICTIONS = "stage.safetensors"
@@ -50,44 +51,6 @@ class Epoch(Protocol):
     @property
     def lr(self) -> float:
         """Learning rate at the epoch's end."""
-
-
-@dataclass(frozen=True)
-class DataInput:
-    """The data set as MLflow shows it.
-
-    Attributes:
-        name: Readable name.
-        digest: Of images, labels and splits; 36 characters are kept.
-        source: Where it comes from.
-        profile: JSON with anything worth showing, such as the sizes of the splits.
-    """
-
-    name: str
-    digest: str
-    source: str = ""
-    profile: str = "{}"
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """Where a study is logged.
-
-    Attributes:
-        name: The study's and the experiment's name.
-        experiment_id: MLflow's id of the experiment.
-        run_id: The study's own run, parent of all others.
-        started: When that run began, ms since 1970.
-        resolutions: All that the study may use, rising.
-        data: What its runs name as their data.
-    """
-
-    name: str
-    experiment_id: str
-    run_id: str
-    started: int
-    resolutions: tuple[int, ...] = ()
-    data: DataInput | None = None
 
 
 class StageStore(Connection):
@@ -337,19 +300,3 @@ class StageStore(Connection):
             if reason:
                 self.client.set_tag(run_id, "rcopt.reason", reason[:5000])
             self.client.set_terminated(run_id, status)
-
-
-def dataset_input(data: DataInput) -> "DatasetInput":
-    """Return the data set as MLflow's entity, without the costly profile MLflow would make."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    return DatasetInput(
-        Dataset(
-            name=data.name,
-            digest=data.digest[:36],
-            source_type="rcopt",
-            source=data.source or "{}",
-            profile=data.profile,
-        ),
-        [InputTag("mlflow.data.context", "training")],
-    )

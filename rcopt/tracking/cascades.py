@@ -1,0 +1,127 @@
+"""Cascades in MLflow: runs, steps of the study's run, and the front among them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rcopt.cascade import OperatingPoint
+from rcopt.tracking import labels, view
+from rcopt.tracking.connection import reported
+from rcopt.tracking.owner import this_owner
+from rcopt.tracking.records import StudyRun
+from rcopt.tracking.stages import StageStore
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+class CascadeStore(StageStore):
+    """Operating points as runs. `Tracker` is the class to use."""
+
+    def log_cascade(
+        self, study: StudyRun, point: OperatingPoint, run_id: str | None = None
+    ) -> str:
+        """Log one cascade evaluation as a run of its own, in three calls.
+
+        Args:
+            study: Whose trial it is.
+            point: The cascade with its validation numbers.
+            run_id: A run that was left unfinished, to be completed.
+
+        Returns:
+            The run's id.
+        """
+        if run_id is None:
+            run = self.client.create_run(
+                study.experiment_id,
+                run_name=labels.cascade_name(point),
+                tags={
+                    "mlflow.parentRunId": study.run_id,
+                    "mlflow.source.name": "rcopt",
+                    "mlflow.note.content": labels.cascade_note(point),
+                    "rcopt.kind": "cascade",
+                    "rcopt.study": study.name,
+                    "rcopt.source": point.source,
+                    "rcopt.point": labels.exact_point(point),
+                    "rcopt.trial": "none" if point.trial is None else str(point.trial),
+                    "rcopt.owner": this_owner(),
+                },
+            )
+            run_id = str(run.info.run_id)
+        self._log(
+            run_id,
+            metrics=labels.cascade_metrics(point),
+            params=labels.cascade_params(point.cascade, study.resolutions),
+            timestamp=study.started,
+        )
+        self.client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def log_steps(self, study: StudyRun, points: Mapping[int, OperatingPoint]) -> None:
+        """Log trials as steps of the study run: ``val/accuracy`` and ``val/mflops``.
+
+        Each step's time follows from its number, so logging it again changes nothing.
+
+        Args:
+            study: Whose trials.
+            points: Trial number to operating point.
+        """
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, value, study.started + trial, trial)
+            for trial, point in points.items()
+            for key, value in labels.split_metrics("val", point.validation).items()
+        ]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(study.run_id, metrics=metrics[start : start + 1000])
+
+    def find_trials(self, study: StudyRun, trial: int | None = None) -> "list[Run]":
+        """Return the cascade runs of the study's trials, or of one, oldest first."""
+        which = "!= 'none'" if trial is None else f"= '{trial}'"
+        where = f"tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.trial` {which}"
+        return list(self.search([study.experiment_id], where))
+
+    def mark_front(
+        self, study: StudyRun, points: Sequence[OperatingPoint]
+    ) -> tuple[OperatingPoint, ...]:
+        """Tag the runs of the front, and only those, and write their test numbers.
+
+        A point that has no run yet gets one. A former member keeps its run, with
+        ``rcopt.pareto`` = ``false``.
+
+        Args:
+            study: Whose front.
+            points: Its members; a front of hundreds is better thinned first, each new member
+                costs a run.
+
+        Returns:
+            The points with their ``run_id``.
+        """
+        with reported("marking the front in MLflow"):
+            former = {
+                str(run.info.run_id): run
+                for run in self.search([study.experiment_id], view.FRONT_FILTER)
+            }
+            shown = {
+                run.data.tags["rcopt.point"]: str(run.info.run_id)
+                for run in self.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
+            }
+            marked = tuple(self._mark(study, point, shown) for point in points)
+            for run_id in former.keys() - {point.run_id for point in marked}:
+                self.client.set_tag(run_id, "rcopt.pareto", "false")
+        return marked
+
+    def _mark(
+        self, study: StudyRun, point: OperatingPoint, shown: Mapping[str, str]
+    ) -> OperatingPoint:
+        run_id = point.run_id
+        if run_id is None and point.trial is not None:
+            run_id = next((r.info.run_id for r in self.find_trials(study, point.trial)), None)
+        elif run_id is None:
+            run_id = shown.get(labels.exact_point(point))
+        if run_id is None:
+            run_id = self.log_cascade(study, point)
+        tested = {} if point.test is None else labels.split_metrics("test", point.test)
+        self._log(run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started)
+        return replace(point, run_id=run_id)
