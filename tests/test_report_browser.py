@@ -10,7 +10,7 @@ from rcopt.report.page import page as report_page
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from playwright.sync_api import (  # noqa: E402
+from playwright.sync_api import (
     Browser,
     ConsoleMessage,
     Error,
@@ -74,10 +74,7 @@ def tab(browser: Browser, address: str) -> Iterator[Page]:
 
     tab.on("console", said)
     tab.on("pageerror", failed)
-    tab.on(
-        "request",
-        lambda asked: asked.url.startswith(("file:", "data:")) or errors.append(asked.url),
-    )
+    tab.on("request", foreign)
     tab.goto(address)
     yield tab
     context.close()
