@@ -12,6 +12,7 @@ def postgres_server() -> Iterator[PostgresProcess]:
 
 
 @pytest.fixture
-def database(postgres_server: PostgresProcess) -> str:
+def database(postgres_server: PostgresProcess) -> Iterator[str]:
     """URL of an empty database for one test."""
-    return postgres_server.create_database()
+    with postgres_server.database() as url:
+        yield url
