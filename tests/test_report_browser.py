@@ -107,9 +107,11 @@ def test_hovering_near_a_point_is_enough(tab: Page) -> None:
 
 def test_a_click_gives_the_command_that_selects_the_point(tab: Page) -> None:
     _big_mark(tab).click()
+    tab.locator("#tip", has_text="rcopt select").wait_for()
     command = tab.locator("#pick code").inner_text()
     assert command.startswith(("rcopt select digits --trial ", "rcopt select digits --max-flops "))
     assert tab.locator("#pick .copy").is_visible()
+    assert command in tab.locator("#tip").inner_text()
     listed = tab.locator("table.front code").all_inner_texts()
     assert command in listed
 

@@ -143,7 +143,7 @@ def exit_chart(data: ReportData) -> Bars:
         ),
         x_label=f"{_COST}, on test",
         y_label="exit rate",
-        bars=tuple(axis_amount(float(f"{_test(row)[0]:.2g}")) for row in rows),
+        bars=tuple(axis_amount(float(f"{_test(row)[0]:.3g}")) for row in rows),
         layers=tuple(f"{r} px" for r in resolutions),
         colours=tuple(RESOLUTION_COLOURS[i % 7] for i in range(len(resolutions))),
         shares=shares,

@@ -10,6 +10,10 @@
       return [+mark.getAttribute("x") + mark.getAttribute("width") / 2, +mark.getAttribute("y") + mark.getAttribute("height") / 2];
     return mark.getAttribute("d").slice(1).split("m")[0].split(",").map(Number);
   };
+  const centre = (mark) => {
+    const box = mark.getBoundingClientRect();
+    return [box.left + box.width / 2, box.top + box.height / 2];
+  };
   const marksOf = (svg) => [...svg.querySelectorAll("[data-t]")].filter((m) => !m.closest(".off"));
   const local = (svg, event) => {
     const box = svg.getBoundingClientRect(), view = svg.viewBox.baseVal;
@@ -63,15 +67,19 @@
     show(tip.command ? [...tip.lines, "Click for the command."] : tip.lines, x, y);
   };
 
-  const copy = async (text, button) => {
+  const toClipboard = async (text) => {
     try {
       await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
+      return true;
     } catch {
-      const code = button.parentElement.querySelector("code");
-      if (code) getSelection().selectAllChildren(code);
-      button.textContent = "Press Ctrl+C";
+      return false;
     }
+  };
+  const copy = async (text, button) => {
+    const done = await toClipboard(text);
+    const code = button.parentElement.querySelector("code");
+    if (!done && code) getSelection().selectAllChildren(code);
+    button.textContent = done ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (button.textContent = "Copy"), 2500);
   };
   const copyButton = (command) => {
@@ -82,9 +90,9 @@
     button.addEventListener("click", () => copy(command, button));
     return button;
   };
-  const pick = (mark) => {
+  const pick = async (mark, x, y) => {
     const tip = data.tips[+mark.dataset.t], panel = document.getElementById("pick");
-    if (!tip.command || !panel) return;
+    if (!tip.command) return;
     const code = document.createElement("code");
     code.textContent = tip.command;
     const first = document.createElement("p");
@@ -94,6 +102,8 @@
       part.textContent = line;
       return part;
     }));
+    const copied = await toClipboard(tip.command);
+    show([tip.command, copied ? "Copied." : "Copy it below the figure.", ...tip.lines], x, y);
   };
 
   const overMap = (svg, cells, event) => {
@@ -116,7 +126,7 @@
     svg.addEventListener("blur", () => hide(svg));
     svg.addEventListener("click", (event) => {
       const mark = nearest(svg, event);
-      if (mark) pick(mark);
+      if (mark) pick(mark, event.clientX, event.clientY);
     });
     svg.addEventListener("keydown", (event) => {
       const marks = marksOf(svg).sort((a, b) => place(a)[0] - place(b)[0]);
@@ -124,11 +134,10 @@
       if (!marks.length) return;
       if (step) {
         at = at < 0 && step < 0 ? marks.length - 1 : (at + step + marks.length) % marks.length;
-        const box = marks[at].getBoundingClientRect();
-        over(svg, marks[at], box.left + box.width / 2, box.top + box.height / 2);
+        over(svg, marks[at], ...centre(marks[at]));
         event.preventDefault();
       } else if (event.key === "Enter" && marks[at]) {
-        pick(marks[at]);
+        pick(marks[at], ...centre(marks[at]));
       } else if (event.key === "Escape") {
         hide(svg);
       }

@@ -34,7 +34,7 @@ from rcopt.report_data import Featured, FrontLine, ReportData, StageLine
 #: Returns a small PNG or JPEG of an image by its name, or None where there is none.
 Thumbnail = Callable[[str], bytes | None]
 
-_WIDE, _NARROW, _HALF = Frame(1040, 520), Frame(400, 420, left=50), Frame(500, 340)
+_WIDE, _NARROW, _HALF = Frame(1040, 520), Frame(400, 420), Frame(500, 340)
 
 
 def page(data: ReportData, thumbnail: Thumbnail | None = None) -> str:
@@ -84,8 +84,8 @@ def page(data: ReportData, thumbnail: Thumbnail | None = None) -> str:
 
 
 _HINT = (
-    "Point at the figure to see a configuration; click it (or use the arrow keys and Enter) for "
-    "the command that chooses it."
+    "Point at the figure to see a configuration; click (or arrow keys and Enter) to get the "
+    "command that chooses it."
 )
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -105,6 +105,9 @@ def heat_colours(values: NDArray[np.float64], log: bool) -> NDArray[np.uint8]:
 
 def _plot(plot: Plot, frame: Frame, tips: dict[Tip, int]) -> str:
     (x_low, x_high), (y_low, y_high) = limits(plot)
+    y_ticks = linear_ticks(y_low, y_high, max(2, int(frame.inner_height // 48)))
+    y_text = _apart(y_ticks, plot.y_text)
+    frame = replace(frame, left=30 + 7 * max(map(len, y_text)))
     scale: Callable[[float], float] = math.log10 if plot.log_x else float
     x0, x1 = scale(x_low), scale(x_high)
 
@@ -113,8 +116,6 @@ def _plot(plot: Plot, frame: Frame, tips: dict[Tip, int]) -> str:
 
     make = log_ticks if plot.log_x else linear_ticks
     x_ticks = make(x_low, x_high, max(2, int(frame.inner_width // 62)))
-    y_ticks = linear_ticks(y_low, y_high, max(2, int(frame.inner_height // 48)))
-    y_text = _apart(y_ticks, plot.y_text)
     parts = [
         _axes(
             frame,
