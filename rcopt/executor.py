@@ -1,6 +1,5 @@
 """A cascade as a torch module that really exits early: later stages see fewer images."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from rcopt.answers import AnswerRule
 from rcopt.cascade import Cascade, check_thresholds
+from rcopt.packed import prepared
 from rcopt.predictions import Confidence
 from rcopt.training import Precision, predict_batch, resolve_precision
 
@@ -41,7 +41,8 @@ class CascadeExecutor(nn.Module):
     and only those are resized for it. Answers and exits equal what `rcopt.evaluate` and
     `rcopt.cascade.exits` say of the stages' stored predictions, made on the same device and in
     the same precision; but an image whose confidence lies within float rounding of a threshold
-    may fall on its other side, since the sums in a network depend on the size of the batch.
+    may fall on its other side, since in float32 the sums of a network may be rounded otherwise
+    in a batch of another size.
 
     Evaluation only: gradients are not recorded and `train` changes nothing.
 
@@ -53,7 +54,7 @@ class CascadeExecutor(nn.Module):
         temperatures: K values; needed if ``rule.temperature``, otherwise left out.
         precision: See `rcopt.training.resolve_precision`; settled per stage, once, for
             ``device``.
-        device: Where the networks are put.
+        device: Where the networks are put, for good: they are laid out for it.
 
     Raises:
         ValueError: If numbers of models, thresholds or temperatures do not fit the stages.
@@ -73,24 +74,19 @@ class CascadeExecutor(nn.Module):
         n_stages = len(cascade.stages)
         if len(models) != n_stages:
             raise ValueError(f"models must have length {n_stages} (stages), got {len(models)}")
+        self.device = torch.device(device)
         self.cascade = cascade
         self.rule = AnswerRule() if rule is None else rule
         self.temperatures = _check_temperatures(self.rule, temperatures, n_stages)
         self.precisions = tuple(resolve_precision(precision, m, device) for m in models)
         self.networks = nn.ModuleList(
-            _prepared(model, exact) for model, exact in zip(models, self.precisions, strict=True)
+            prepared(model, exact, self.device)
+            for model, exact in zip(models, self.precisions, strict=True)
         )
         self._thresholds: list[float] = check_thresholds(cascade.thresholds, n_stages).tolist()
         spent = np.cumsum([stage.flops for stage in cascade.stages]).tolist()
-        self.register_buffer("_spent", torch.tensor(spent, dtype=torch.float64), persistent=False)
-        self.to(device)
+        self._spent = torch.tensor(spent, dtype=torch.float64, device=self.device)
         self.train(False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        spent: Tensor = self.get_buffer("_spent")
-        return spent.device
 
     def train(self, mode: bool = True) -> "CascadeExecutor":
         """Stay in evaluation mode."""
@@ -135,7 +131,7 @@ class CascadeExecutor(nn.Module):
                 break
             base, waiting = base[go_on], waiting[go_on]
             total = total[go_on] if self.rule.average else total
-        flops = self.get_buffer("_spent")[stages]
+        flops = self._spent[stages]
         return CascadeOutput(answered.argmax(dim=1), answered, confidence, stages, flops)
 
     def _probabilities(
@@ -182,13 +178,3 @@ def _check_temperatures(
     if not all(math.isfinite(t) and t > 0 for t in temperatures):
         raise ValueError(f"temperatures must be positive and finite, got {list(temperatures)}")
     return tuple(float(t) for t in temperatures)
-
-
-def _prepared(model: nn.Module, precision: Precision) -> nn.Module:
-    """Copy a model; weights that autocast would round at each call are rounded once."""
-    copied = copy.deepcopy(model)
-    if precision == "bfloat16":
-        for layer in copied.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.weight.data = layer.weight.data.to(torch.bfloat16)
-    return copied
