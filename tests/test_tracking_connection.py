@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,20 @@ def test_importing_tracking_does_not_load_mlflow() -> None:
         "import sys, rcopt.tracking; assert not {'mlflow', 'torch', 'optuna'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_new_store_lets_people_look_while_it_is_written(project: Path) -> None:
+    open_tracker(URI, project)
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as db:
+        assert db.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_store_of_plain_mlflow_keeps_its_mode(project: Path) -> None:
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as db:
+        db.execute("pragma journal_mode = delete")
+    open_tracker(URI, project)
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as db:
+        assert db.execute("pragma journal_mode").fetchone() == ("delete",)
 
 
 def test_relocating_a_store_in_its_place_changes_nothing(project: Path) -> None:

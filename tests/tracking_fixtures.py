@@ -4,7 +4,9 @@ Loaded by the line ``pytest_plugins = ["tracking_fixtures"]``.
 """
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,11 @@ from rcopt.tracking import Tracker, open_tracker
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     open_tracker(URI, folder)
-    return folder / "mlruns" / "mlflow.db"
+    database = folder / "mlruns" / "mlflow.db"
+    with closing(sqlite3.connect(database)) as db:
+        # All in the one file that will be copied.
+        db.execute("pragma wal_checkpoint(truncate)")
+    return database
 
 
 @pytest.fixture

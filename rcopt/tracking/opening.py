@@ -7,7 +7,7 @@ import sqlite3
 import urllib.parse
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,11 +147,18 @@ def _open_sqlite(uri: str, database: Path) -> "MlflowClient":
         (database.parent / "artifacts").mkdir(exist_ok=True)
         # MLflow builds its tables without a lock: two processes at first use break the file.
         with FileLock(f"{database}.lock"):
+            head = b""
             if database.exists():
                 with database.open("r+b") as file:
                     head = file.read(16)
-                if head not in (b"", b"SQLite format 3\0"):
-                    raise InputError(f"{database}: not an MLflow database; {mend}")
+            if head not in (b"", b"SQLite format 3\0"):
+                raise InputError(f"{database}: not an MLflow database; {mend}")
+            if not head:
+                # Kept in the file: writers then wait for the disk once a call instead of four
+                # times, and someone looking at the UI holds nobody up. Some network drives
+                # cannot; there it stays as it is.
+                with suppress(sqlite3.OperationalError), _sqlite(database) as db:
+                    db.execute("pragma journal_mode = wal")
             client = _client(uri)
             relocate(database)
             return client

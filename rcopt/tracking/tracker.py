@@ -98,6 +98,21 @@ class Tracker(CascadeStore):
             return None
         return str(found.experiment_id)
 
+    def study_of(self, name: str, resolutions: Sequence[int] = ()) -> StudyRun | None:
+        """Return where a study is logged without opening its run again, None if nowhere."""
+        experiment_id = self.experiment_of(name)
+        if experiment_id is None:
+            return None
+        where = f"tags.`rcopt.kind` = 'study' AND tags.`rcopt.study` = {quoted(name)}"
+        with reported(f"looking for study {name} in MLflow"):
+            runs = list(self.search([experiment_id], where))
+        if not runs:
+            return None
+        run = min(runs, key=_age)
+        return StudyRun(
+            name, experiment_id, run.info.run_id, run.info.start_time, tuple(sorted(resolutions))
+        )
+
     def end_study(self, study: StudyRun, status: EndStatus, reason: str = "") -> None:
         """Close the study's run with what became of the command."""
         self._end(study.run_id, status, reason)
