@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, check_answers, evaluate, evaluation
-from rcopt.front import non_dominated, threshold_front
+from rcopt.fronts import non_dominated, threshold_front
 from rcopt.pool import TrainedStage
 
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rcopt.answers import AnswerRule, Answers, fit_temperature, stage_answers
 from rcopt.cascade import Stage, exits
-from rcopt.front import non_dominated, threshold_front
+from rcopt.fronts import non_dominated, threshold_front
 from rcopt.intervals import Interval
 from rcopt.outcomes import split_predictions
 from rcopt.pool import TrainedStage

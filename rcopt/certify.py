@@ -10,7 +10,7 @@ from scipy.special import bdtr
 
 from rcopt.answers import AnswerRule
 from rcopt.cascade import Cascade, OperatingPoint, Stage
-from rcopt.front import non_dominated
+from rcopt.fronts import non_dominated
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Split

@@ -77,6 +77,54 @@ def _parser() -> argparse.ArgumentParser:
     front.add_argument("--all", action="store_true", help="every point, not about 20 spread ones")
     _format(front)
 
+    select = _command(commands, "select", _select, "pick one configuration of the front")
+    wish = select.add_argument_group("what to pick by (exactly one)")
+    wish.add_argument(
+        "--max-flops", type=_flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
+    )
+    wish.add_argument("--min-accuracy", type=float, metavar="SHARE", help="such as 0.9")
+    wish.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="SHARE",
+        help="against the best single stage: 0.01 is a point",
+    )
+    wish.add_argument("--knee", action="store_true", help="the front's bend")
+    wish.add_argument("--trial", type=int, metavar="N", help="what this trial found")
+    select.add_argument(
+        "--certify",
+        type=float,
+        metavar="CONFIDENCE",
+        help="guarantee --max-drop with this confidence (0.9) on the calibration split",
+    )
+    select.add_argument(
+        "--register", metavar="NAME", help="make it version N of this MLflow model"
+    )
+    select.add_argument("--format", choices=["table", "json"], default="table")
+
+    predict = commands.add_parser(
+        "predict", help="run a registered cascade on pictures, with real early exits"
+    )
+    predict.set_defaults(command=_predict)
+    predict.add_argument("model", help="registered NAME, NAME@ALIAS, NAME/VERSION, or a folder")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
+    predict.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    predict.add_argument("--uri", help="the MLflow store (default: this project's)")
+    _format(predict)
+
+    bench = commands.add_parser(
+        "bench", help="time a registered cascade and its top stage on this machine"
+    )
+    bench.set_defaults(command=_bench)
+    bench.add_argument("model", help="as for predict")
+    bench.add_argument("images", help="folder of pictures like those it will see")
+    bench.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    bench.add_argument("--uri", help="the MLflow store (default: this project's)")
+    bench.add_argument("--count", type=_count, default=256, help="pictures to take")
+
+    report = _command(commands, "report", _report, "one self-contained page with the figures")
+    report.add_argument("--output", metavar="FOLDER", help="default: reports/STUDY")
+
     ui = commands.add_parser("ui", help="the MLflow UI on this project's store, on loopback")
     ui.set_defaults(command=_ui)
     ui.add_argument("study", nargs="?", help="open on this study's front")
@@ -200,8 +248,141 @@ def _status(arguments: argparse.Namespace) -> None:
     )
 
 
-def _ui(arguments: argparse.Namespace) -> int:
-    raise WorkError("not wired yet")
+def _select(arguments: argparse.Namespace) -> None:
+    import json
+
+    from rcopt import choose, tables
+    from rcopt.config import load_study
+
+    study = load_study(arguments.study, arguments.overrides)
+    wish = choose.Wish(
+        max_flops=arguments.max_flops,
+        min_accuracy=arguments.min_accuracy,
+        max_drop=arguments.max_drop,
+        knee=arguments.knee,
+        trial=arguments.trial,
+        certify=arguments.certify,
+    )
+    choice = choose.select(study, wish)
+    if arguments.format == "json":
+        print(json.dumps(choice.to_dict(), indent=1))
+    else:
+        print(tables.choice_table(choice))
+    if arguments.register:
+        registered = choose.register(study, choice, arguments.register)
+        _say(f"registered {registered.name} version {registered.version}")
+        _say(f"next: rcopt predict {registered.name} IMAGE...")
+        _say(f"      mlflow models serve -m {registered.uri} --env-manager local")
+    elif arguments.format == "table":
+        _say("\nnext: the same command with --register NAME makes it an MLflow model")
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    import csv
+    import json
+    from pathlib import Path
+
+    from rcopt import tables
+    from rcopt.serving import predict_files
+
+    loaded = _loaded(arguments)
+    answers = predict_files(loaded, [Path(image) for image in arguments.images])
+    failed = False
+    if arguments.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        for number, answer in enumerate(answers):
+            entry = answer.to_dict()
+            if not number:
+                writer.writerow(entry)
+            writer.writerow("" if value is None else value for value in entry.values())
+            failed |= answer.error is not None
+    else:
+        everything = list(answers)
+        failed = any(answer.error is not None for answer in everything)
+        if arguments.format == "json":
+            print(json.dumps([answer.to_dict() for answer in everything], indent=1))
+        else:
+            print(tables.answer_table(everything))
+    return 2 if failed else 0
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from rcopt.images import decode
+    from rcopt.latency import benchmark, describe
+    from rcopt.serving import picture_files
+
+    loaded = _loaded(arguments)
+    files = picture_files(Path(arguments.images))[: arguments.count]
+    base = np.stack([decode(file, loaded.base_side, str(file)) for file in files])
+    result = benchmark(loaded.executor, torch.from_numpy(base), progress=_say)
+    print(describe(result))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from rcopt.config import load_study
+    from rcopt.publish import publish_report
+
+    study = load_study(arguments.study, arguments.overrides)
+    folder = Path(arguments.output or study.project / "reports" / study.name)
+    files = publish_report(study, folder)
+    print(files[0])
+    _say(f"and {len(files) - 1} figures beside it; also stored with the study's MLflow run")
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    from rcopt.config import load_project, load_study
+    from rcopt.ui import serve
+
+    storage = None
+    if arguments.study is None:
+        if arguments.dashboard:
+            raise InputError("ui: --dashboard needs a study: rcopt ui STUDY --dashboard")
+        project, uri = load_project()
+        name = None
+    else:
+        study = load_study(arguments.study)
+        project, uri, name = study.project, study.settings.tracking.uri, study.name
+        if arguments.dashboard:
+            storage = study.settings.search.storage
+            if storage == "journal":
+                storage = str(study.folder / "trials.journal")
+    serve(
+        uri,
+        project,
+        study=name,
+        dashboard=storage,
+        host=arguments.host,
+        port=arguments.port,
+        open_browser=not arguments.no_browser,
+    )
+
+
+def _loaded(arguments: argparse.Namespace) -> Any:
+    from rcopt.config import load_project
+    from rcopt.packaging import load_cascade
+    from rcopt.tracking import open_tracker
+
+    project, uri = load_project()
+    tracker = open_tracker(arguments.uri or uri, project)
+    return load_cascade(arguments.model, tracker, device=arguments.device)
+
+
+def _say(text: str) -> None:
+    """Tell something that is not the result; standard output stays clean for it."""
+    print(text, file=sys.stderr)
+
+
+def _flops(text: str) -> float:
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    unit = units.get(text[-1:].upper(), 1.0)
+    return float(text[:-1] if unit > 1 else text) * unit
 
 
 def _count(text: str) -> int:

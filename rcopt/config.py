@@ -229,6 +229,11 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return Study(settings=settings, project=project, file=file)
 
 
+def load_project() -> tuple[Path, str]:
+    """Return this folder's project and its MLflow store, for commands that name no study."""
+    return _project_of(Path.cwd()), TrackingSettings().uri
+
+
 def identity(settings: StudySettings) -> dict[str, Any]:
     """Return the settings that trials must share to be comparable, flat.
 

@@ -1,6 +1,6 @@
 """The cuts of each stage that can matter, and the sweep over all their combinations.
 
-This is the work behind `rcopt.front.threshold_front`, which says why it is exact.
+This is the work behind `rcopt.fronts.threshold_front`, which says why it is exact.
 """
 
 import math

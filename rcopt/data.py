@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch.nn import functional
-from tqdm import tqdm
 
 from rcopt.errors import InputError, WorkError
 from rcopt.images import decode
@@ -25,6 +24,7 @@ from rcopt.predictions import Split
 from rcopt.torchvision_ops import import_torchvision
 
 Source = Literal["digits", "imagenette", "folder"]
+Progress = Callable[[int, int], None]
 
 #: Readable names of Imagenette's classes.
 IMAGENETTE_CLASSES = {
@@ -87,7 +87,7 @@ def load_data(
     test: float,
     seed: int,
     cache: Path,
-    progress: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set, decoding its pictures the first time.
 
@@ -106,7 +106,7 @@ def load_data(
         test: Likewise, above 0. The shares sum to at most 1.
         seed: Of the dealing out (and of the digits' training split).
         cache: Folder for decoded pictures.
-        progress: Show bars (on a terminal only).
+        progress: Called with the number of pictures decoded and to decode.
 
     Raises:
         InputError: On missing folders, empty classes, unreadable pictures, shares that leave a
@@ -254,7 +254,7 @@ def _imagenette(root: Path) -> Path:
     return folder
 
 
-def _folder(root: Path, side: int, cache: Path, *, progress: bool) -> _Pictures:
+def _folder(root: Path, side: int, cache: Path, *, progress: Progress | None) -> _Pictures:
     folders = _class_folders(root)
     files, labels, held_out = _list_files(root, folders)
     base, pixel_digest = _decoded(root, files, side, cache, progress=progress)
@@ -328,7 +328,7 @@ def _walk(folder: Path, name: str) -> Iterator[str]:
 
 
 def _decoded(
-    root: Path, files: Sequence[str], side: int, cache: Path, *, progress: bool
+    root: Path, files: Sequence[str], side: int, cache: Path, *, progress: Progress | None
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the decoded pictures, from the cache if they are there, and their digest."""
     stats = [os.stat(root / file) for file in files]
@@ -367,7 +367,7 @@ def _open_cached(folder: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8
 
 
 def _decode_all(
-    root: Path, files: Sequence[str], side: int, folder: Path, *, progress: bool
+    root: Path, files: Sequence[str], side: int, folder: Path, *, progress: Progress | None
 ) -> None:
     """Decode into a folder beside and publish it by renaming; the caller holds the lock."""
     part = folder.with_name(f"{folder.name}.part")
@@ -385,7 +385,7 @@ def _decode_all(
 
 
 def _write_base(
-    file: IO[bytes], root: Path, files: Sequence[str], side: int, *, progress: bool
+    file: IO[bytes], root: Path, files: Sequence[str], side: int, *, progress: Progress | None
 ) -> str:
     """Write the pictures in order; written, not mapped: a full disk is then an error."""
     header = {
@@ -396,7 +396,6 @@ def _write_base(
     np.lib.format.write_array_header_1_0(file, header)
     digest = hashlib.sha256()
     pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
-    bar = tqdm(desc="decoding", total=len(files), unit="img", disable=None if progress else True)
     try:
         # In chunks, or the decoders would run ahead of a slow disk and fill the memory.
         for start in range(0, len(files), _CHUNK):
@@ -404,9 +403,9 @@ def _write_base(
             for image in pool.map(lambda name: decode(root / name, side, str(root / name)), chunk):
                 file.write(image.data)
                 digest.update(image.data)
-                bar.update()
+            if progress is not None:
+                progress(min(start + _CHUNK, len(files)), len(files))
     finally:
-        bar.close()
         pool.shutdown(wait=True, cancel_futures=True)
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.cascade import OperatingPoint
-from rcopt.front import hypervolume
+from rcopt.fronts import hypervolume
 
 
 @dataclass(frozen=True, eq=False)

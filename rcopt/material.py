@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
 
 from rcopt import tracking
 from rcopt.cascade import Stage
@@ -16,8 +17,11 @@ from rcopt.pool import TrainedStage
 from rcopt.predictions import SPLITS, check_aligned
 from rcopt.progress import Progress
 from rcopt.search import Space
-from rcopt.stage_files import load_stage
+from rcopt.stage_files import load_stage, save_stage
 from rcopt.stages import Origin, Workshop, obtain_stage
+
+if TYPE_CHECKING:
+    from rcopt.data import Dataset
 
 StageKey = tuple[int, str]
 
@@ -69,17 +73,17 @@ def open_material(study: Study, tracker: tracking.Tracker, progress: Progress) -
         InputError: If data or backbones cannot be used; one line says why.
     """
     if study.settings.data.source == "predictions":
-        return StoredPredictions(study)
+        return StoredPredictions(study, tracker)
     return TrainableStages(study, tracker, progress)
 
 
 class StoredPredictions:
     """A folder of stage files: anyone's models, no training, no images."""
 
-    def __init__(self, study: Study) -> None:
-        folder = study.root
-        assert folder is not None  # the schema asks for it
-        self._stages = _read_folder(folder)
+    def __init__(self, study: Study, tracker: tracking.Tracker) -> None:
+        self._tracker = tracker
+        self._stages = read_predictions(study)
+        folder = _root(study)
         wanted = study.settings.stages
         table: dict[int, tuple[str, ...]] = {}
         for trained in self._stages.values():
@@ -129,8 +133,21 @@ class StoredPredictions:
         return {key: trained.stage for key, trained in self._stages.items() if self._in(key)}
 
     def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
-        """Return a stage as it was read."""
-        return self._stages[key], "stored"
+        """Return a stage as it was read; MLflow shows it once in the study's experiment."""
+        trained = self._stages[key]
+        # Under a key of its own: a stage that is trained here must not be taken for this one,
+        # which has no weights.
+        known = replace(trained, key=f"predictions-{trained.key}"[:100], run_id=None)
+        found = self._tracker.find_stage(known.key)
+        if found is None:
+            run_id = self._tracker.start_stage(run, known.key, known.stage, {})
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / tracking.PREDICTIONS
+                save_stage(path, known)
+                found = self._tracker.finish_stage(run_id, known, {tracking.PREDICTIONS: path})
+        else:
+            self._tracker.reuse_stage(run, found)
+        return replace(trained, run_id=found.run_id), "stored"
 
     def _in(self, key: StageKey) -> bool:
         return key[1] in self._space.backbones.get(key[0], ())
@@ -141,7 +158,6 @@ class TrainableStages:
 
     def __init__(self, study: Study, tracker: tracking.Tracker, progress: Progress) -> None:
         from rcopt.backbones import by_depth, parse
-        from rcopt.data import load_data
 
         settings = study.settings
         table: dict[int, tuple[str, ...]] = {}
@@ -152,18 +168,7 @@ class TrainableStages:
                 raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
         self._space = Space(table, settings.stages.optional)
         self._device = _device(settings.training.device)
-        source = settings.data.source
-        assert source != "predictions"  # open_material
-        dataset = load_data(
-            source,
-            root=study.root,
-            base_side=settings.data.base_side or max(settings.stages.resolutions),
-            validation=settings.data.validation,
-            calibration=settings.data.calibration,
-            test=settings.data.test,
-            seed=settings.seed,
-            cache=study.project / "mlruns" / "data",
-        )
+        dataset = open_dataset(study, progress)
         self._workshop = Workshop(
             study=study,
             dataset=dataset,
@@ -178,7 +183,7 @@ class TrainableStages:
             split_sizes={s: len(dataset.splits[s]) for s in SPLITS if s in dataset.splits},
             digest=dataset.digest,
             split_digest=dataset.split_digest,
-            source=source,
+            source=settings.data.source,
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
 
@@ -202,7 +207,38 @@ class TrainableStages:
         return obtain_stage(self._workshop, run, *key)
 
 
-def _read_folder(folder: Path) -> dict[StageKey, TrainedStage]:
+def open_dataset(study: Study, progress: Progress) -> "Dataset":
+    """Load the images of a study, decoding them the first time.
+
+    Raises:
+        InputError: If they cannot be used, or the study has none (``source = "predictions"``).
+    """
+    from rcopt.data import load_data
+
+    settings = study.settings
+    source = settings.data.source
+    if source == "predictions":
+        raise InputError(f"{study.name}: it rests on stored predictions and has no images")
+    return load_data(
+        source,
+        root=study.root,
+        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        validation=settings.data.validation,
+        calibration=settings.data.calibration,
+        test=settings.data.test,
+        seed=settings.seed,
+        cache=study.project / "mlruns" / "data",
+        progress=lambda done, total: progress.count("decode images", done, total),
+    )
+
+
+def read_predictions(study: Study) -> dict[StageKey, TrainedStage]:
+    """Read the folder of stage files that ``source = "predictions"`` names.
+
+    Raises:
+        InputError: If a file is damaged, is there twice, or does not belong with the others.
+    """
+    folder = _root(study)
     if not folder.is_dir():
         raise InputError(f"data.root: {folder} is no folder; name one with *.safetensors files")
     found: dict[StageKey, TrainedStage] = {}
@@ -234,6 +270,12 @@ def _read_folder(folder: Path) -> dict[StageKey, TrainedStage]:
                 ) from None
     by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
     return {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
+
+
+def _root(study: Study) -> Path:
+    if study.root is None:
+        raise InputError(f"{study.file.name}: data.root is needed with this source")
+    return study.root
 
 
 def _count(

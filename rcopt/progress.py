@@ -1,7 +1,6 @@
 """What a long command shows while it works: bars on a terminal, plain lines elsewhere."""
 
 import sys
-
 from typing import Any, TextIO
 
 from tqdm import tqdm

@@ -17,7 +17,7 @@ from rcopt.baselines import (
 )
 from rcopt.bootstrap import Bootstrap, SavingInterval, bootstrap
 from rcopt.cascade import OperatingPoint, Stage
-from rcopt.front import spread
+from rcopt.fronts import spread
 from rcopt.generalization import Generalization, generalization
 from rcopt.intervals import Interval, accuracy_interval
 from rcopt.outcomes import outcomes, split_predictions

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rcopt.answers import AnswerRule, Answers, stage_answers
 from rcopt.cascade import evaluate
 from rcopt.cost import parameter_cost
-from rcopt.front import threshold_front
+from rcopt.fronts import threshold_front
 from rcopt.original_report import DROPS, Method, TableRow
 from rcopt.pool import TrainedStage
 from rcopt.threshold_grid import Grid, cheapest_pairs, threshold_grid

@@ -20,6 +20,7 @@ class StageSummary:
 
     Attributes:
         stage: Resolution, backbone, FLOPs.
+        key: Content key, by which its predictions are found.
         macs: MACs of one image.
         parameters: Number of parameters.
         validation: Accuracy on validation.
@@ -29,6 +30,7 @@ class StageSummary:
     """
 
     stage: Stage
+    key: str
     macs: int
     parameters: int
     validation: float
@@ -130,6 +132,7 @@ def _stage_tree(summary: StageSummary) -> dict[str, Any]:
         "resolution": summary.stage.resolution,
         "backbone": summary.stage.backbone,
         "flops": summary.stage.flops,
+        "key": summary.key,
         "macs": summary.macs,
         "parameters": summary.parameters,
         "validation": summary.validation,
@@ -142,6 +145,7 @@ def _stage_tree(summary: StageSummary) -> dict[str, Any]:
 def _summary(tree: dict[str, Any]) -> StageSummary:
     return StageSummary(
         stage=_stage(tree),
+        key=str(tree["key"]),
         macs=int(tree["macs"]),
         parameters=int(tree["parameters"]),
         validation=float(tree["validation"]),

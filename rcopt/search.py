@@ -30,6 +30,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source
+from rcopt.claims import shared_lock
 from rcopt.errors import InputError
 
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
@@ -83,20 +84,25 @@ class Trials:
         storage: ``journal`` or an SQLAlchemy URL.
         name: The study's name.
         folder: Where the journal and the lock lie.
-        identity: The settings that all trials share, flat; kept with the study.
+        identity: The settings that all trials share, flat; kept with the study. None to
+            read the trials whatever they were made with.
 
     Raises:
         InputError: If the storage is corrupt or cannot be reached, or if the study was made
             with other settings.
     """
 
-    def __init__(self, storage: str, name: str, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, storage: str, name: str, folder: Path, identity: Mapping[str, Any] | None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "trials.lock")
-        with self._lock:
+        self._place = (storage, folder, f"trials.{name}")
+        # First use of an empty database by several processes at once fails for most of them.
+        with shared_lock(storage, folder, "store"):
             self._storage = _open_storage(storage, folder)
             self.study = _open_study(self._storage, name, storage)
-            self._check_identity(identity, folder)
+            if identity is not None:
+                self._check_identity(identity)
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial, in order; the caller changes none of them."""
@@ -108,14 +114,14 @@ class Trials:
 
         The lock is held meanwhile, so that what was counted inside stays true.
         """
-        with self._lock:
+        with shared_lock(*self._place):
             yield self._add
 
     def _add(self, trial: FrozenTrial) -> int:
         trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
         return self._storage.get_trial_number_from_id(trial_id)
 
-    def _check_identity(self, identity: Mapping[str, Any], folder: Path) -> None:
+    def _check_identity(self, identity: Mapping[str, Any]) -> None:
         stored = self.study.user_attrs.get(_IDENTITY)
         if stored is None:
             self.study.set_user_attr(_IDENTITY, json.dumps(identity, sort_keys=True))
@@ -217,7 +223,7 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
     if name == "random":
         return RandomSampler(seed)
     if name == "nsga2":
-        return NSGAIISampler(seed=seed)
+        return _RepeatableNSGAII(seed=seed)
     if name == "gp":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -338,6 +344,14 @@ def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
     if study.metric_names is None:
         study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(METRICS))
     return study
+
+
+class _RepeatableNSGAII(NSGAIISampler):
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        # Optuna returns a generation's parents by rank when it selects them and by number from
+        # then on; a continued study selects them again and would breed other children.
+        parents = super().get_parent_population(study, generation)
+        return sorted(parents, key=lambda trial: trial.number)
 
 
 class _KernelLock(JournalFileOpenLock):

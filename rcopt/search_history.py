@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.cascade import OperatingPoint, Source, Stage
-from rcopt.front import hypervolume, non_dominated
+from rcopt.fronts import hypervolume, non_dominated
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rcopt.cascade import OperatingPoint
-from rcopt.front import non_dominated
+from rcopt.fronts import non_dominated
 
 #: Shares are counts divided by N; sums of them are off by less than this, counts by more.
 _ROUNDING = 1e-12

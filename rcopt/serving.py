@@ -74,7 +74,7 @@ def predict_files(
     Raises:
         InputError: If a folder holds no picture.
     """
-    files = [file for path in paths for file in _pictures(path)]
+    files = [file for path in paths for file in picture_files(path)]
     return _answer_files(loaded, files, batch_size)
 
 
@@ -99,7 +99,12 @@ def answer_rows(loaded: LoadedCascade, rows: Sequence[object]) -> list[Answer]:
     return answers
 
 
-def _pictures(path: Path) -> list[Path]:
+def picture_files(path: Path) -> list[Path]:
+    """Return a file as it is, or all pictures in a folder at any depth, by name.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
     if not path.is_dir():
         return [path]
     Image.init()

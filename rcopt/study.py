@@ -12,9 +12,9 @@ from rcopt import search, tracking
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
 from rcopt.config import Study, identity
-from rcopt.errors import WorkError
-from rcopt.front import hypervolume, non_dominated, spread
-from rcopt.material import Material, StageKey, open_material
+from rcopt.errors import InputError, WorkError
+from rcopt.fronts import hypervolume, non_dominated, spread
+from rcopt.material import Material, StageKey, open_material, read_predictions
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
@@ -81,6 +81,27 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
     """
     points = load_results(study.folder / "results.json").points
     return list(points if everything else shown(points))
+
+
+def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage]:
+    """Return the stages a study's front rests on, with their predictions on every split.
+
+    Raises:
+        InputError: If the study has no front yet, or the store lost a stage.
+    """
+    wanted = load_results(study.folder / "results.json").stages
+    if study.settings.data.source == "predictions":
+        known = read_predictions(study)
+        found = {trained.key: trained for trained in known.values()}
+    else:
+        found = tracker.find_stages(summary.key for summary in wanted)
+    for summary in wanted:
+        if summary.key not in found:
+            raise InputError(
+                f"{study.name}: the predictions of {summary.stage.name} are no longer stored; "
+                f"'rcopt run {study.name}' trains it again"
+            )
+    return [found[summary.key] for summary in wanted]
 
 
 def shown(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -280,6 +301,7 @@ class _Runner:
             stages=tuple(
                 StageSummary(
                     stage=t.stage,
+                    key=t.key,
                     macs=t.macs,
                     parameters=t.parameters,
                     validation=t.predictions["validation"].accuracy,

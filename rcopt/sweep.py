@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rcopt.answers import AnswerRule, cross_fitted, fit_temperature, scale, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, Stage, evaluate
-from rcopt.front import non_dominated, threshold_front
+from rcopt.fronts import non_dominated, threshold_front
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split, check_aligned
 
@@ -31,7 +31,7 @@ class StudyFront:
         max_stages: Cascades of more stages were not looked at.
         complete: Whether there are no cascades of more stages.
         cascades: Number of combinations of stages that it covers.
-        accuracy_gap: Largest `rcopt.front.ThresholdFront.accuracy_gap` among these.
+        accuracy_gap: Largest `rcopt.fronts.ThresholdFront.accuracy_gap` among these.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -71,7 +71,7 @@ def study_front(
 
     A cascade has one of the trained backbones, or where optional none, at each resolution, in
     rising resolution. Every combination of at most ``max_stages`` stages is swept with
-    `rcopt.front.threshold_front`, which is exact for four stages up to the size it states; a
+    `rcopt.fronts.threshold_front`, which is exact for four stages up to the size it states; a
     study of more resolutions is covered by all its cascades of at most ``max_stages`` of them,
     and `StudyFront.complete` is then False. Of cascades with equal accuracy and mean FLOPs the
     one with fewer stages stays, then the first by (resolution, backbone).

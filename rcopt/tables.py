@@ -4,9 +4,15 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rcopt.cascade import OperatingPoint, Stage
 from rcopt.results import Results
+
+if TYPE_CHECKING:
+    # Both stand on torch, which tables of numbers need not load.
+    from rcopt.choose import Choice
+    from rcopt.serving import Answer
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -97,6 +103,77 @@ def stage_table(results: Results) -> str:
         for summary in results.stages
     ]
     return table(["stage", "val %", "test %", "MFLOPs", "M params", "trained in"], rows)
+
+
+def choice_table(choice: "Choice") -> str:
+    """Return a chosen configuration with its numbers and their intervals."""
+    point, reference = choice.point, choice.reference
+    thresholds: tuple[float | None, ...] = (*point.cascade.thresholds, None)
+    test_exits = point.test.exit_rates if point.test else point.validation.exit_rates
+    stages = table(
+        ["stage", "answers at confidence", "MFLOPs", "exits % val", "exits % test"],
+        [
+            [
+                stage.name,
+                "always" if t is None else "never" if t > 1 else f">= {t:.4f}",
+                mflops(stage.flops),
+                f"{100 * on_validation:.1f}",
+                f"{100 * on_test:.1f}",
+            ]
+            for stage, t, on_validation, on_test in zip(
+                point.cascade.stages,
+                thresholds,
+                point.validation.exit_rates,
+                test_exits,
+                strict=True,
+            )
+        ],
+    )
+    rows = [
+        [
+            name,
+            f"{100 * evaluation.accuracy:.2f}",
+            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
+            mflops(evaluation.mean_flops),
+            f"{reference.stage.flops / evaluation.mean_flops:.2f}x fewer",
+            f"{100 * (evaluation.accuracy - alone):+.2f}",
+        ]
+        for name, evaluation, interval, alone in (
+            (
+                "validation (chosen here)",
+                point.validation,
+                choice.validation,
+                reference.validation,
+            ),
+            ("test", point.test, choice.test, reference.test),
+        )
+        if evaluation is not None
+    ]
+    against = f"FLOPs against {reference.stage.name}"
+    numbers = table(["", "accuracy %", "95 % interval", "MFLOPs", against, "points"], rows)
+    where = "" if point.trial is None else f", trial {point.trial}"
+    text = (
+        f"{choice.study}: {cascade_text(point)}  ({point.source}{where})\n\n{stages}\n\n{numbers}"
+    )
+    return text if choice.certificate is None else f"{text}\n\n{choice.certificate}"
+
+
+def answer_table(answers: Sequence["Answer"]) -> str:
+    """Return a cascade's answers to pictures."""
+    rows = [
+        [
+            answer.file,
+            answer.class_name or "",
+            "" if answer.probability is None else f"{answer.probability:.3f}",
+            answer.stage_name or "",
+            "" if answer.flops is None else mflops(answer.flops),
+        ]
+        for answer in answers
+        if answer.error is None
+    ]
+    text = table(["file", "class", "probability", "answered by", "MFLOPs"], rows, left=2)
+    errors = [f"{answer.file}: {answer.error}" for answer in answers if answer.error is not None]
+    return "\n".join([text, *errors] if rows else errors)
 
 
 def cascade_text(point: OperatingPoint) -> str:

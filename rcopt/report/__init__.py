@@ -5,7 +5,8 @@ from pathlib import Path
 from rcopt.report.charts import charts
 from rcopt.report.files import save_charts
 from rcopt.report.original import original_charts
-from rcopt.report.page import Thumbnail, page
+from rcopt.report.page import page
+from rcopt.report.sections import Thumbnail
 from rcopt.report_data import ReportData
 
 __all__ = ["Thumbnail", "write_report"]

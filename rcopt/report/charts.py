@@ -1,36 +1,22 @@
 """Which charts a report has, and what each of them says."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from rcopt.cascade import OperatingPoint
-from rcopt.front import spread
-from rcopt.report.chart import SHAPES, Bars, Chart, Dash, HeatMap, Plot, Series, Tip
+from rcopt.report.chart import SHAPES, Bars, Chart, HeatMap, Plot, Series, Tip
+from rcopt.report.front_chart import ACCURACY, COST, front_chart, front_tip, marked, on_test
 from rcopt.report.wording import (
     axis_amount,
     cascade_name,
-    configuration,
     flops_text,
-    numbers,
     percent,
-    short_cascade,
-    short_name,
     threshold_text,
-    times,
 )
-from rcopt.report_data import ROWS, Featured, FrontLine, ReportData, StageLine
+from rcopt.report_data import Featured, ReportData
 from rcopt.search_history import SearchHistory
-
-#: Fronts have hundreds of points; more than this many are drawn as a line alone.
-MARKED = 400
 
 #: Colours of resolutions, from the lowest; indices in `rcopt.report.chart.COLOURS`.
 RESOLUTION_COLOURS = (6, 1, 5, 3, 4, 2, 7)
-
-_COST = "mean FLOPs of an image"
-_ACCURACY = "accuracy"
 
 
 def charts(data: ReportData) -> tuple[Chart, ...]:
@@ -41,86 +27,6 @@ def charts(data: ReportData) -> tuple[Chart, ...]:
     if data.history is not None:
         made += _progress(data.history)
     return tuple(made)
-
-
-def front_chart(data: ReportData) -> Plot:
-    """Return the main figure: accuracy against mean FLOPs."""
-    lines = data.front
-    marked = [lines[i] for i in _marked(lines)]
-    rows = [lines[i] for i in data.rows]
-    top = data.top.point
-    saved = data.savings[0].saving
-    return Plot(
-        name="front",
-        title="Accuracy against FLOPs",
-        text=(
-            f"Accuracy against mean FLOPs of an image, logarithmic. The front has {len(lines)} "
-            f"cascades, on validation from {numbers(lines[0].point.validation)} to "
-            f"{numbers(lines[-1].point.validation)}. The most accurate single stage, "
-            f"{top.cascade.stages[0].name}, has {numbers(top.validation)}; a cascade as "
-            f"accurate needs {times(saved.validation)} fewer FLOPs. The table of the front "
-            "below lists the same points."
-        ),
-        x_label=f"{_COST} (logarithmic)",
-        y_label=_ACCURACY,
-        series=(
-            Series(
-                f"{percent(data.bootstrap.level, 0)} band of the test accuracy, by budget",
-                data.bootstrap.band.budgets.tolist(),
-                data.bootstrap.band.low.tolist(),
-                2,
-                kind="band",
-                top=data.bootstrap.band.high.tolist(),
-            ),
-            *_baselines(data),
-            _test_front("optimistic test front", [x for x in lines if x.optimistic], "solid"),
-            _test_front("pessimistic test front", [x for x in lines if x.pessimistic], "dashed"),
-            Series(
-                "the front's points on test",
-                [_test(x)[0] for x in marked],
-                [_test(x)[1] for x in marked],
-                2,
-                kind="points",
-                shape="triangle",
-                size=2.6,
-                tips=[_front_tip(x) for x in marked],
-            ),
-            Series(
-                "front on validation",
-                [x.point.validation.mean_flops for x in marked],
-                [x.point.validation.accuracy for x in marked],
-                1,
-                kind="steps",
-                shape="circle",
-                size=2.2,
-                tips=[_front_tip(x) for x in marked],
-            ),
-            Series(
-                f"its {len(rows)} points in the table",
-                [x.point.validation.mean_flops for x in rows],
-                [x.point.validation.accuracy for x in rows],
-                1,
-                kind="points",
-                shape="circle",
-                size=4.6,
-                tips=[_front_tip(x) for x in rows],
-            ),
-            Series(
-                "single stages on test",
-                [s.trained.stage.flops for s in data.stages],
-                [s.test.estimate for s in data.stages],
-                0,
-                kind="points",
-                shape="square",
-                size=4.2,
-                tips=[_stage_tip(s) for s in data.stages],
-                names=[short_name(s.trained.stage) for s in data.stages],
-            ),
-        ),
-        log_x=True,
-        x_text=axis_amount,
-        y_text=lambda y: percent(y, 0),
-    )
 
 
 def exit_chart(data: ReportData) -> Bars:
@@ -141,24 +47,24 @@ def exit_chart(data: ReportData) -> Bars:
             f"{percent(shares[0, 0], 0)}; at the costliest, {resolutions[-1]} px answers "
             f"{percent(shares[-1, -1], 0)}."
         ),
-        x_label=f"{_COST}, on test",
+        x_label=f"{COST}, on test",
         y_label="exit rate",
-        bars=tuple(axis_amount(float(f"{_test(row)[0]:.3g}")) for row in rows),
+        bars=tuple(axis_amount(float(f"{on_test(row)[0]:.3g}")) for row in rows),
         layers=tuple(f"{r} px" for r in resolutions),
         colours=tuple(RESOLUTION_COLOURS[i % 7] for i in range(len(resolutions))),
         shares=shares,
-        tips=tuple(_front_tip(row) for row in rows),
+        tips=tuple(front_tip(row) for row in rows),
     )
 
 
 def reach_chart(data: ReportData) -> Plot:
     """Return the reach rates along the front."""
-    lines = [data.front[i] for i in _marked(data.front)]
+    lines = [data.front[i] for i in marked(data.front)]
     resolutions = sorted({s.resolution for x in lines for s in x.point.cascade.stages})
     series = []
     for place, resolution in enumerate(resolutions):
         used = [
-            (_test(x)[0], rate)
+            (on_test(x)[0], rate)
             for x in lines
             for stage, rate in zip(
                 x.point.cascade.stages,
@@ -185,58 +91,13 @@ def reach_chart(data: ReportData) -> Plot:
             "Share of the test images that run a stage of each resolution, along the front. "
             "The first stage of a cascade runs on every image."
         ),
-        x_label=f"{_COST} (logarithmic), on test",
+        x_label=f"{COST} (logarithmic), on test",
         y_label="reach rate",
         series=tuple(series),
         log_x=True,
         x_text=axis_amount,
         y_text=lambda y: percent(y, 0),
     )
-
-
-def _baselines(data: ReportData) -> list[Series]:
-    rows = [data.front[i] for i in data.rows]
-    two = [p.test for p in data.two_stage if p.test is not None]
-    few = spread(
-        [p.validation.accuracy for p in data.two_stage],
-        [p.validation.mean_flops for p in data.two_stage],
-        ROWS,
-    ).tolist()
-    found = [
-        Series(
-            "any two stages, on test",
-            [two[i].mean_flops for i in few],
-            [two[i].accuracy for i in few],
-            3,
-            dash="dashed",
-        ),
-        Series(
-            "random exits at the front's rates",
-            [_test(x)[0] for x in rows],
-            [x.random_accuracy for x in rows],
-            4,
-            dash="dotted",
-        ),
-    ]
-    if data.featured is not None:
-        oracle = data.featured.oracle
-        shown = np.unique(np.linspace(0, len(oracle.accuracy) - 1, 120).astype(int))
-        found.append(
-            Series(
-                f"oracle exits of {short_cascade(data.featured.point.cascade)}",
-                oracle.mean_flops[shown].tolist(),
-                oracle.accuracy[shown].tolist(),
-                5,
-                dash="dashed",
-            )
-        )
-    return found
-
-
-def _test_front(label: str, lines: Sequence[FrontLine], dash: Dash) -> Series:
-    corners = sorted({_test(line) for line in lines})
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return Series(label, xs, ys, 2, kind="steps", dash=dash)
 
 
 def _maps(featured: Featured) -> list[Chart]:
@@ -281,7 +142,7 @@ def _maps(featured: Featured) -> list[Chart]:
                 (
                     "accuracy",
                     "Accuracy",
-                    _ACCURACY,
+                    ACCURACY,
                     found.accuracy,
                     featured.point.validation.accuracy,
                     lambda y: percent(y, 0),
@@ -289,7 +150,7 @@ def _maps(featured: Featured) -> list[Chart]:
                 (
                     "flops",
                     "Mean FLOPs",
-                    _COST,
+                    COST,
                     found.mean_flops,
                     featured.point.validation.mean_flops,
                     axis_amount,
@@ -370,46 +231,3 @@ def _passed(who: str, shares: NDArray[np.float64], x: NDArray[np.float64], label
     reached = f"{who} reach {percent(float(shares[-1]), 1)}"
     late = np.flatnonzero(shares >= 0.95)
     return f"{reached}, 95 % of it at {x[late[0]]:.3g} ({label})." if len(late) else f"{reached}."
-
-
-def _marked(lines: Sequence[FrontLine]) -> list[int]:
-    chosen = spread(
-        [line.point.validation.accuracy for line in lines],
-        [line.point.validation.mean_flops for line in lines],
-        MARKED,
-    )
-    return [int(i) for i in chosen]
-
-
-def _test(line: FrontLine) -> tuple[float, float]:
-    shown = line.point.test or line.point.validation
-    return shown.mean_flops, shown.accuracy
-
-
-def _front_tip(line: FrontLine) -> Tip:
-    return Tip(
-        (
-            _heading(line.point),
-            *configuration(line.point),
-            f"validation {numbers(line.point.validation)}",
-            f"test {numbers(line.point.test or line.point.validation)}, "
-            f"{times(line.times)} fewer FLOPs than the top stage",
-        ),
-        line.command,
-    )
-
-
-def _stage_tip(line: StageLine) -> Tip:
-    return Tip(
-        (
-            f"{line.trained.stage.name} alone",
-            f"validation {numbers(line.point.validation)}",
-            f"test {percent(line.test.estimate)} "
-            f"({percent(line.test.low)} to {percent(line.test.high)})",
-        )
-    )
-
-
-def _heading(point: OperatingPoint) -> str:
-    source = "exact sweep" if point.trial is None else f"trial {point.trial}"
-    return f"{cascade_name(point.cascade)} ({source})"

@@ -1,0 +1,220 @@
+"""Pick one configuration of a study, say how sure its numbers are, make it a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rcopt import packaging, tracking
+from rcopt.answers import AnswerRule, fit_temperature
+from rcopt.cascade import OperatingPoint
+from rcopt.cascade_files import CascadePackage
+from rcopt.certify import Certificate, certify
+from rcopt.config import Study
+from rcopt.errors import InputError
+from rcopt.intervals import Interval, accuracy_interval
+from rcopt.outcomes import outcomes
+from rcopt.pool import TrainedStage
+from rcopt.predictions import Split
+from rcopt.results import StageSummary, load_results
+from rcopt.selection import by_max_drop, by_max_flops, by_min_accuracy, by_trial, knee
+from rcopt.study import trained_stages
+
+_SHOWN: tuple[Split, Split] = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a configuration; exactly one of the first five.
+
+    Attributes:
+        max_flops: Most mean FLOPs per image.
+        min_accuracy: Least validation accuracy.
+        max_drop: Most accuracy given up against the best single stage, as a share.
+        knee: The front's bend.
+        trial: What this trial found.
+        certify: With ``max_drop``: the confidence of a guarantee on the calibration split.
+    """
+
+    max_flops: float | None = None
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+    knee: bool = False
+    trial: int | None = None
+    certify: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse none or several wishes."""
+        asked = [self.max_flops, self.min_accuracy, self.max_drop, self.trial, self.knee or None]
+        if sum(wish is not None for wish in asked) != 1:
+            raise InputError(
+                "select: expected exactly one of --max-flops, --min-accuracy, --max-drop, "
+                "--knee, --trial"
+            )
+        if self.certify is not None and self.max_drop is None:
+            raise InputError("select: --certify needs --max-drop, which it then guarantees")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen configuration.
+
+    Attributes:
+        study: The study's name.
+        point: With validation and test numbers.
+        validation: 95 % interval of its accuracy on validation (it was chosen there, so the
+            estimate is optimistic).
+        test: 95 % interval of its accuracy on test.
+        reference: The best single stage on validation.
+        certificate: What is guaranteed; None unless asked for.
+    """
+
+    study: str
+    point: OperatingPoint
+    validation: Interval
+    test: Interval
+    reference: StageSummary
+    certificate: Certificate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice as JSON."""
+        tree = self.point.to_dict()
+        for split, interval in (("validation", self.validation), ("test", self.test)):
+            tree[split]["accuracy_interval"] = [interval.low, interval.high]
+        tree["reference"] = {
+            "stage": self.reference.stage.name,
+            "flops": self.reference.stage.flops,
+            "validation": self.reference.validation,
+            "test": self.reference.test,
+        }
+        if self.certificate is not None:
+            tree["certificate"] = {
+                "drop": self.certificate.drop,
+                "confidence": self.certificate.confidence,
+                "n_images": self.certificate.n_images,
+                "certified": self.certificate.point is not None,
+                "images_without_loss": self.certificate.images_without_loss,
+                "images_at_this_rate": self.certificate.images_at_this_rate,
+                "text": str(self.certificate),
+            }
+        return tree
+
+
+def select(study: Study, wish: Wish) -> Choice:
+    """Pick one point of a study's front by its validation numbers alone.
+
+    Raises:
+        InputError: If no point satisfies the wish (the nearest is named), nothing can be
+            certified (it says what would suffice), or the study has no front yet.
+    """
+    results = load_results(study.folder / "results.json")
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    stages = trained_stages(study, tracker)
+    rule = AnswerRule(**study.settings.answers.model_dump())
+    reference = max(results.stages, key=lambda s: (s.validation, -s.stage.flops))
+    certificate = None
+    try:
+        if wish.certify is not None and wish.max_drop is not None:
+            certificate = _certificate(
+                results.points, stages, reference, wish.max_drop, wish.certify, rule
+            )
+            point = certificate.point
+            if point is None:
+                raise InputError(f"{study.name}: {certificate}")
+        else:
+            point = _wished(results.points, wish, reference.validation)
+    except ValueError as error:
+        raise InputError(f"{study.name}: {error}") from None
+    on_validation, on_test = (
+        outcomes([point.cascade], stages, split, rule)[0].correct for split in _SHOWN
+    )
+    return Choice(
+        study=study.name,
+        point=point,
+        validation=accuracy_interval(on_validation),
+        test=accuracy_interval(on_test),
+        reference=reference,
+        certificate=certificate,
+    )
+
+
+def register(
+    study: Study, choice: Choice, name: str, *, alias: str = packaging.ALIAS
+) -> packaging.RegisteredCascade:
+    """Pack a chosen configuration as an MLflow model and register it.
+
+    Raises:
+        InputError: If its weights are not stored (``source = "predictions"``) or damaged.
+    """
+    if study.settings.data.source == "predictions":
+        raise InputError(
+            f"{study.name}: its stages come from stored predictions, without weights, so there "
+            "is nothing to serve; register from a study that trains its stages"
+        )
+    settings = study.settings
+    tracker = tracking.open_tracker(settings.tracking.uri, study.project)
+    run = tracker.study_of(study.name, settings.stages.resolutions)
+    if run is None:
+        raise InputError(f"{study.name}: not in the MLflow store; 'rcopt run' logs it again")
+    point = choice.point
+    if point.run_id is None:
+        point = replace(point, run_id=tracker.log_cascade(run, point))
+    rule = AnswerRule(**settings.answers.model_dump())
+    used = {
+        trained.stage: trained
+        for trained in trained_stages(study, tracker)
+        if trained.stage in point.cascade.stages
+    }
+    first = used[point.cascade.stages[0]]
+    temperatures = None
+    if rule.temperature:
+        temperatures = tuple(
+            fit_temperature(used[stage].predictions["validation"])
+            for stage in point.cascade.stages
+        )
+    package = CascadePackage(
+        point=point,
+        rule=rule,
+        temperatures=temperatures,
+        classes=load_results(study.folder / "results.json").classes,
+        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        data_digest=first.details["data_digest"],
+        split_digest=first.details["split_digest"],
+        precision=settings.training.precision,
+    )
+    weights = {stage: tracker.weights_path(str(t.run_id)) for stage, t in used.items()}
+    note = f"Chosen from study `{study.name}`."
+    if choice.certificate is not None:
+        note += f" {str(choice.certificate).capitalize()}."
+    return packaging.register(
+        tracker, package, weights, name, experiment_id=run.experiment_id, alias=alias, note=note
+    )
+
+
+def _wished(
+    points: Sequence[OperatingPoint], wish: Wish, reference_accuracy: float
+) -> OperatingPoint:
+    if wish.max_flops is not None:
+        return by_max_flops(points, wish.max_flops)
+    if wish.min_accuracy is not None:
+        return by_min_accuracy(points, wish.min_accuracy)
+    if wish.max_drop is not None:
+        return by_max_drop(points, wish.max_drop, reference_accuracy)
+    if wish.trial is not None:
+        return by_trial(points, wish.trial)
+    return knee(points)
+
+
+def _certificate(
+    points: Sequence[OperatingPoint],
+    stages: Sequence[TrainedStage],
+    reference: StageSummary,
+    drop: float,
+    confidence: float,
+    rule: AnswerRule,
+) -> Certificate:
+    if not all(len(t.predictions.get("calibration", ())) for t in stages):
+        raise InputError(
+            "select: --certify needs calibration images and the study has none; set "
+            "data.calibration (such as 0.2) in the study file, under another name"
+        )
+    return certify(points, stages, reference.stage, drop, confidence, rule)

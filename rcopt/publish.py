@@ -1,0 +1,81 @@
+"""Write a study's report and store it with the study's MLflow run."""
+
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rcopt import search, tracking
+from rcopt.answers import AnswerRule
+from rcopt.config import Study
+from rcopt.material import open_dataset
+from rcopt.progress import Progress
+from rcopt.report import write_report
+from rcopt.report.thumbnails import thumbnails
+from rcopt.report_data import StudyFacts, report_data
+from rcopt.results import load_results
+from rcopt.study import trained_stages
+
+_SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops")
+
+
+def publish_report(
+    study: Study, folder: Path, *, n_resamples: int = 200, progress: Progress | None = None
+) -> list[Path]:
+    """Compute a study's report, write it, and log it to the study's run.
+
+    Args:
+        study: A study that has a front.
+        folder: Where ``report.html`` and ``figures/`` are written.
+        n_resamples: Of the bootstrap.
+        progress: Shows what goes on.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        InputError: If the study has no front yet, or a stage is no longer stored.
+    """
+    progress = progress or Progress()
+    results = load_results(study.folder / "results.json")
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
+    stages = trained_stages(study, tracker)
+    by_name = {(t.stage.resolution, t.stage.backbone): t.stage for t in stages}
+    stored = search.Trials(study.settings.search.storage, study.name, study.folder, None)
+    trials = [
+        search.trial_point(trial, lambda r, b: by_name[(r, b)])
+        for trial in stored.all()
+        if search.trial_source(trial)
+    ]
+    data = report_data(
+        StudyFacts(
+            name=study.name,
+            data=stages[0].details.get("data", study.settings.data.source),
+            classes=results.classes,
+            settings=study.to_toml(),
+            versions={"Python": platform.python_version()}
+            | {name: version(name) for name in _SHOWN_VERSIONS},
+            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        ),
+        stages,
+        results.points,
+        results.reference,
+        rule=AnswerRule(**study.settings.answers.model_dump()),
+        trials=trials,
+        n_resamples=n_resamples,
+        seed=study.settings.seed,
+    )
+    files = write_report(data, folder, thumbnail=_thumbnails(study, progress))
+    run = tracker.study_of(study.name)
+    if run is not None:
+        tracker.log_files(run, files[:1], "report")
+        tracker.log_files(run, [f for f in files if f.suffix == ".png"], "report/figures")
+    return files
+
+
+def _thumbnails(study: Study, progress: Progress) -> Callable[[str], bytes | None] | None:
+    if study.settings.data.source == "predictions":
+        return None
+    dataset = open_dataset(study, progress)
+    return thumbnails(dataset.images, dataset.base)
