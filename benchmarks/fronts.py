@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Stage
-from rcopt.front import ThresholdFront, threshold_front
+from rcopt.fronts import ThresholdFront, threshold_front
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions
 from rcopt.sweep import extend_front, study_front

@@ -8,7 +8,7 @@ from simulated import STAGES, resampled, simulated_stages
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint
 from rcopt.certify import Certificate, certify
-from rcopt.front import threshold_front
+from rcopt.fronts import threshold_front
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split

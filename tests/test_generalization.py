@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.front import hypervolume
+from rcopt.fronts import hypervolume
 from rcopt.generalization import generalization
 
 

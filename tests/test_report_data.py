@@ -7,7 +7,7 @@ from report_example import FACTS, REFERENCE, example_data, example_stages
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.baselines import random_exits
 from rcopt.cascade import OperatingPoint, evaluate
-from rcopt.front import non_dominated
+from rcopt.fronts import non_dominated
 from rcopt.pool import TrainedStage
 from rcopt.report_data import ReportData, report_data, select_command
 from rcopt.selection import by_max_flops, by_trial

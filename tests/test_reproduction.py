@@ -6,7 +6,7 @@ from simulated import simulated_stages
 
 from rcopt.cascade import Stage, evaluate
 from rcopt.cost import parameter_cost
-from rcopt.front import threshold_front
+from rcopt.fronts import threshold_front
 from rcopt.original_report import DROPS, ORIGINAL, REPORT_WINDOW
 from rcopt.pool import TrainedStage
 from rcopt.reproduction import Analysis, CostModel, reproduce

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
-from rcopt.front import hypervolume
+from rcopt.fronts import hypervolume
 from rcopt.search_history import search_history
 
 SMALL, LARGE = Stage(32, "resnet18", 1.0), Stage(64, "resnet18", 4.0)

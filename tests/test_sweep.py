@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rcopt.answers import AnswerRule, cascade_answers, fit_temperature
 from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluate
-from rcopt.front import non_dominated
+from rcopt.fronts import non_dominated
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
 from rcopt.sweep import StudyFront, extend_front, optimistic_test_front, study_front
