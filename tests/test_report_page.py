@@ -9,8 +9,8 @@ from PIL import Image
 from report_example import HOSTILE, example_data
 
 from rcopt.report import write_report
-from rcopt.report.charts import front_chart
 from rcopt.report.files import save_charts
+from rcopt.report.front_chart import front_chart
 from rcopt.report.page import page
 from rcopt.report.thumbnails import thumbnails
 from rcopt.report_data import ReportData

@@ -59,7 +59,7 @@ def exit_chart(data: ReportData) -> Bars:
 
 def reach_chart(data: ReportData) -> Plot:
     """Return the reach rates along the front."""
-    lines = [data.front[i] for i in marked(data.front)]
+    lines = marked(data.front)
     resolutions = sorted({s.resolution for x in lines for s in x.point.cascade.stages})
     series = []
     for place, resolution in enumerate(resolutions):
