@@ -42,6 +42,7 @@ DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "mini
 METRICS = ("accuracy", "mean_flops")
 
 _IDENTITY = "rcopt.identity"
+_JOURNAL_LOCK = "journal.lock"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Trials:
         self._place = (storage, folder, f"trials.{name}")
         # First use of an empty database by several processes at once fails for most of them.
         with shared_lock(storage, folder, "store"):
-            self._storage = _open_storage(storage, folder)
+            self._storage = _open_storage(storage, name, folder)
             self.study = _open_study(self._storage, name, storage)
             if identity is not None:
                 self._check_identity(identity)
@@ -304,23 +305,25 @@ def _attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:
     }
 
 
-def _open_storage(storage: str, folder: Path) -> BaseStorage:
+def _open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
     if storage == "journal":
         path = folder / "trials.journal"
-        _drop_torn_line(path)
         try:
-            return JournalStorage(
-                JournalFileBackend(str(path), lock_obj=_KernelLock(folder / "journal.lock"))
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            with FileLock(folder / _JOURNAL_LOCK):
+                _drop_torn_line(path)
+                return _open_journal(path, name)
+        except OSError:
+            raise
+        except Exception as error:
+            # Optuna replays the lines with lookups and asserts, so damage raises anything.
             raise InputError(
-                f"{path}: corrupt journal ({_text(error)}); restore it from a copy, or delete "
-                "it to start the study's trials anew (trained stages are kept)"
+                f"{path}: corrupt journal ({_text(str(error))}); restore it from a copy, or "
+                "delete it to start the study's trials anew (trained stages are kept)"
             ) from None
-    if storage.startswith("sqlite"):
-        return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": 20}})
+    sqlite = storage.startswith("sqlite")
+    settings = {"connect_args": {"timeout": 20}} if sqlite else {"pool_pre_ping": True}
     try:
-        return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+        return RDBStorage(storage, engine_kwargs=settings)
     except Exception as error:
         # SQLAlchemy and the database drivers share no narrower base; the text is cut to its
         # first line, which names host and reason, and holds no password.
@@ -331,11 +334,26 @@ def _open_storage(storage: str, folder: Path) -> BaseStorage:
         ) from None
 
 
+def _open_journal(path: Path, name: str) -> JournalStorage:
+    backend = JournalFileBackend(str(path), lock_obj=_KernelLock(path.parent / _JOURNAL_LOCK))
+    storage = JournalStorage(backend)
+    lines = path.read_bytes().splitlines()
+    if lines and name not in {study.study_name for study in storage.get_all_studies()}:
+        raise ValueError(f"it holds no study {name}")
+    # Optuna overlooks a damaged line as long as it is the last one.
+    for line in lines[-1:]:
+        json.loads(line)
+    return storage
+
+
 def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
-    )
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
+        )
     if [d.name.lower() for d in study.directions] != list(DIRECTIONS):
         raise InputError(
             f"search.storage = {shown!r}: a study {name!r} with other directions is stored "
