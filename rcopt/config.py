@@ -335,12 +335,15 @@ def _first_error(error: ValidationError, raw: Mapping[str, Any]) -> str:
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.0)
         return f"{key}: unknown key; the nearest known one is '{near[0]}'{more}"
-    message = chosen["msg"].removeprefix("Value error, ")
-    if chosen["type"] == "missing":
-        return f"{key}: missing; add it{more}"
+    message = chosen["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if chosen["type"] == "value_error":
         return f"{key}: {message}{more}" if key else f"{message}{more}"
-    expected = message.replace("Input should be", "expected")
+    # Pydantic says these in words of Python, or as a regular expression.
+    expected = {
+        "model_type": f"expected a section ([{key}])",
+        "tuple_type": "expected a list",
+        "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', at most 100",
+    }.get(chosen["type"], message)
     return f"{key}: {expected}, got {_short(chosen['input'])}{more}"
 
 
@@ -373,14 +376,15 @@ def _to_toml(tree: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
 
 
 def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value)
+        # JSON's escapes are TOML's, but for surrogate pairs and the unescaped DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)

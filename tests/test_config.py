@@ -1,0 +1,396 @@
+import os
+import string
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rcopt.config import (
+    DataSettings,
+    SearchSettings,
+    StageSettings,
+    Study,
+    StudySettings,
+    TrackingSettings,
+    TrainingSettings,
+    digest,
+    flatten,
+    identity,
+    load_study,
+)
+from rcopt.errors import InputError
+
+MINIMAL = '[stages]\nresolutions = [16, 32]\nbackbones = ["resnet18"]\n'
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one study file, and the folder one works in."""
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "mine.toml").write_text(MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings_of(text: str, project: Path, *overrides: str) -> StudySettings:
+    (project / "studies" / "mine.toml").write_text(text)
+    return load_study("studies/mine.toml", overrides).settings
+
+
+def refused(text: str, project: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        settings_of(text, project, *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- finding and reading ---
+
+
+def test_a_study_is_named_after_its_file_and_belongs_to_the_folder_that_holds_studies(
+    project: Path,
+) -> None:
+    study = load_study("studies/mine.toml")
+    assert (study.name, study.project) == ("mine", project)
+    assert study.folder == project / "mlruns" / "studies" / "mine"
+    assert study.settings.stages.table() == {16: ("resnet18",), 32: ("resnet18",)}
+
+
+def test_a_study_is_found_by_name_from_any_folder_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "notes" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(project / "notes" / "deep")
+    assert load_study("mine").file == project / "studies" / "mine.toml"
+
+
+def test_the_started_copy_wins_over_the_file_and_keeps_the_project(project: Path) -> None:
+    study = load_study("mine", ["seed=7"])
+    study.folder.mkdir(parents=True)
+    (study.folder / "study.toml").write_text(study.to_toml())
+    again = load_study("mine")
+    assert again.settings.seed == 7
+    assert again.project == project
+    assert load_study(str(again.file)).project == project
+
+
+def test_an_unknown_study_names_the_known_ones(project: Path) -> None:
+    with pytest.raises(InputError, match=r"^other: no study of that name .*; known: mine$"):
+        load_study("other")
+
+
+def test_a_missing_file_names_its_neighbours(project: Path) -> None:
+    with pytest.raises(InputError, match=r"no such study file; there is studies/mine\.toml$"):
+        load_study("studies/mien.toml")
+
+
+def test_what_is_not_toml_is_said_with_its_place(project: Path) -> None:
+    message = refused("seed = \n", project)
+    assert "mine.toml: not valid TOML: " in message
+    assert "line 1" in message
+
+
+def test_a_file_that_is_no_text_is_one_line(project: Path) -> None:
+    (project / "studies" / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"mine\.toml: cannot be read"):
+        load_study("mine")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_one_line(project: Path) -> None:
+    (project / "studies" / "mine.toml").chmod(0)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_study("mine")
+
+
+def test_paths_belong_to_the_project_and_home_is_expanded(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MINIMAL + '[data]\nsource = "folder"\n'
+    monkeypatch.setenv("HOME", "/home/me")
+    for given_root, expected in (
+        ("pictures", project / "pictures"),
+        ("/else/where", Path("/else/where")),
+        ("~/pictures", Path("/home/me/pictures")),
+    ):
+        (project / "studies" / "mine.toml").write_text(text + f'root = "{given_root}"\n')
+        assert load_study("mine").root == expected
+    assert load_study("mine", ["data.source=digits"]).root is not None
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sead = 1", "sead: unknown key; the nearest known one is 'seed'"),
+        ("[trainign]", "trainign: unknown key; the nearest known one is 'training'"),
+        (
+            "[training]\nepoch = 3",
+            "training.epoch: unknown key; the nearest known one is 'epochs'",
+        ),
+        ("[search]\ntrails = 3", "search.trails: unknown key; the nearest known one is 'trials'"),
+        ("[data]\nvalid = 0.5", "data.valid: unknown key; the nearest known one is 'validation'"),
+        ("[answers]\nmean = 1", "answers.mean: unknown key; the nearest known one is"),
+        ("[tracking]\nurl = ''", "tracking.url: unknown key; the nearest known one is 'uri'"),
+        ("[stages]\nresolution = [8]", "stages.resolution: unknown key; the nearest known one is"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(
+    project: Path, text: str, message: str
+) -> None:
+    assert message in refused(text, project)
+
+
+def test_an_unknown_key_is_named_first_whatever_else_is_wrong(project: Path) -> None:
+    message = refused("seed = 'x'\n[training]\nepoch = 3\nlr = -1\n", project)
+    assert "training.epoch: unknown key" in message
+    assert message.endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 'one'", "seed: expected a valid integer, got 'one'"),
+        ("seed = 1.0", "seed: expected a valid integer, got 1.0"),
+        ("seed = -1", "seed: expected greater than or equal to 0, got -1"),
+        ("name = 3", "name: expected a valid string, got 3"),
+        ("name = 'a/b'", "name: expected letters, digits, '.', '_' and '-'"),
+        ("name = ''", "name: expected letters, digits, '.', '_' and '-'"),
+        ("data = 3", "data: expected a section ([data]), got 3"),
+        ("[data]\nsource = 'disk'", "data.source: expected 'digits', 'imagenette', 'folder' or"),
+        ("[data]\nvalidation = 1.5", "data.validation: expected less than or equal to 1"),
+        ("[data]\nvalidation = '1'", "data.validation: expected a valid number, got '1'"),
+        ("[data]\nvalidation = nan", "data.validation: expected"),
+        ("[data]\nvalidation = 0", "data: validation and test must be above 0"),
+        ("[data]\ntest = 0.0", "data: validation and test must be above 0"),
+        ("[data]\nvalidation = 0.6", "must not exceed 1: the splits would overlap"),
+        ("[data]\ncalibration = 0.1", "must not exceed 1: the splits would overlap"),
+        ("[data]\nsource = 'folder'", 'data: root is needed with source = "folder"'),
+        ("[data]\nsource = 'predictions'", 'data: root is needed with source = "predictions"'),
+        ("[training]\nepochs = 0", "training.epochs: expected greater than or equal to 1, got 0"),
+        ("[training]\nepochs = 1.5", "training.epochs: expected a valid integer, got 1.5"),
+        ("[training]\nlr = 0", "training.lr: expected greater than 0, got 0"),
+        ("[training]\nlr = inf", "training.lr: expected"),
+        ("[training]\nflip = 1", "training.flip: expected a valid boolean, got 1"),
+        ("[training]\nflip = 'yes'", "training.flip: expected a valid boolean, got 'yes'"),
+        ("[training]\nschedule = 'x'", "training.schedule: expected 'cosine' or 'onecycle'"),
+        ("[search]\ntrials = 0", "search.trials: expected greater than or equal to 1, got 0"),
+        (
+            "[search]\nsampler = 'cmaes'",
+            "search.sampler: expected 'auto', 'tpe', 'nsga2', 'gp' or",
+        ),
+        ("[tracking]\ncascade_runs = -1", "tracking.cascade_runs: expected greater than or equal"),
+        ("[answers]\nconfidence = 'max2'", "answers.confidence: expected 'max', 'margin' or"),
+    ],
+)
+def test_a_wrong_type_or_range_is_said_with_what_was_expected(
+    project: Path, text: str, message: str
+) -> None:
+    with_stages = MINIMAL if not text.startswith("[") else ""
+    assert message in refused(text + "\n" + with_stages, project)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            "resolutions = [32, 16]\nbackbones = ['resnet18']",
+            "resolutions must rise, got [32, 16]",
+        ),
+        (
+            "resolutions = [16, 16]\nbackbones = ['resnet18']",
+            "resolutions must rise, got [16, 16]",
+        ),
+        ("resolutions = [4]\nbackbones = ['resnet18']", "stages.resolutions.0: expected greater"),
+        (
+            "resolutions = ['16']\nbackbones = ['resnet18']",
+            "stages.resolutions.0: expected a valid",
+        ),
+        (
+            "resolutions = 16\nbackbones = ['resnet18']",
+            "stages.resolutions: expected a list, got 16",
+        ),
+        (
+            "resolutions = [16]\nbackbones = 'resnet18'",
+            "stages.backbones: expected a list, got 'res",
+        ),
+        ("resolutions = [16]\nbackbones = []", "backbones must not be empty"),
+        ("resolutions = [16]\nbackbones = ['a', 'a']", "backbones are named twice in ['a', 'a']"),
+        ("resolutions = [16]", "backbones must not be empty"),
+        ("backbones = ['resnet18']", "stages.resolutions and stages.backbones are needed"),
+        ("", "stages.resolutions and stages.backbones are needed"),
+        (
+            "resolutions = [16, 32]\n[stages.backbones]\n16 = ['resnet18']",
+            "backbones must have one list per resolution (16, 32), got 16",
+        ),
+    ],
+)
+def test_stages_that_make_no_cascade_are_refused(project: Path, stages: str, message: str) -> None:
+    assert message in refused(f"[stages]\n{stages}\n", project)
+
+
+def test_a_base_image_smaller_than_a_stage_is_refused(project: Path) -> None:
+    message = refused(MINIMAL + "[data]\nbase_side = 24\n", project)
+    assert "data.base_side must be at least the largest resolution (32), got 24" in message
+
+
+def test_a_long_wrong_value_is_cut(project: Path) -> None:
+    assert len(refused(f"seed = '{'x' * 5000}'\n{MINIMAL}", project)) < 200
+
+
+# --- overrides ---
+
+
+def test_overrides_win_over_the_file_and_are_toml(project: Path) -> None:
+    settings = settings_of(
+        MINIMAL,
+        project,
+        "seed=3",
+        "training.lr=0.5",
+        "training.flip=false",
+        "stages.resolutions=[8, 24]",
+        "data.root=some where/else",
+        'training.device="cpu"',
+        "name=other",
+    )
+    assert (settings.seed, settings.training.lr, settings.training.flip) == (3, 0.5, False)
+    assert settings.stages.resolutions == (8, 24)
+    assert settings.data.root == "some where/else"
+    assert (settings.training.device, settings.name) == ("cpu", "other")
+
+
+def test_the_last_of_two_overrides_wins(project: Path) -> None:
+    assert settings_of(MINIMAL, project, "seed=3", "seed=4").seed == 4
+
+
+@pytest.mark.parametrize("override", ["seed", "", "=3", "a b=3", "training..lr=1", ".seed=1"])
+def test_a_malformed_override_is_shown_as_it_should_be(project: Path, override: str) -> None:
+    message = refused(MINIMAL, project, override)
+    assert message == f"--set {override}: expected section.key=value, such as data.root=images"
+
+
+def test_an_override_below_a_value_is_refused(project: Path) -> None:
+    message = refused("seed = 1\n" + MINIMAL, project, "seed.deep=3")
+    assert message == "--set seed.deep=3: seed is a value, not a section"
+
+
+def test_an_override_is_checked_like_the_file(project: Path) -> None:
+    assert "search.trials: expected greater" in refused(MINIMAL, project, "search.trials=0")
+    assert "nearest known one is 'seed'" in refused(MINIMAL, project, "sed=0")
+
+
+# --- what is written down ---
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
+shares = st.floats(0.01, 0.33)
+resolution_sets = st.sets(st.integers(8, 1024), min_size=1, max_size=4)
+backbone_lists = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> StudySettings:
+    resolutions = tuple(sorted(draw(resolution_sets)))
+    table = st.fixed_dictionaries({str(r): backbone_lists for r in resolutions})
+    backbones: Any = draw(st.one_of(backbone_lists, table))
+    return StudySettings(
+        name=draw(names),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        data=DataSettings(
+            source="folder",
+            root=draw(texts),
+            validation=draw(shares),
+            calibration=draw(shares),
+            test=draw(shares),
+            base_side=draw(st.sampled_from([None, 1024])),
+        ),
+        stages=StageSettings(
+            resolutions=resolutions, backbones=backbones, optional=draw(st.booleans())
+        ),
+        training=TrainingSettings(
+            lr=draw(st.floats(1e-9, 100)), weight_decay=draw(st.floats(0, 1)), weights=draw(texts)
+        ),
+        search=SearchSettings(trials=draw(st.integers(1, 10**6)), storage=draw(texts)),
+        tracking=TrackingSettings(uri=draw(texts)),
+    )
+
+
+@given(studies())
+def test_the_resolved_file_says_exactly_what_the_settings_were(settings: StudySettings) -> None:
+    study = Study(settings, Path("p"), Path("p/studies/s.toml"))
+    text = study.to_toml()
+    raw = tomllib.loads(text)
+    again = StudySettings.model_validate_json(settings.model_dump_json())
+    assert again == settings
+    dumped = settings.model_dump(mode="json")
+    assert raw == _without_none(dumped)
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value is not None
+    }
+
+
+@given(studies())
+def test_the_resolved_file_reads_back_as_the_same_study(settings: StudySettings) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.toml"
+        path.write_text(Study(settings, Path(folder), path).to_toml(), encoding="utf-8")
+        assert load_study(path).settings == settings
+
+
+def test_identity_holds_what_changes_the_numbers_and_nothing_else(project: Path) -> None:
+    before = identity(load_study("mine").settings)
+    for override in (
+        "name=other",
+        "search.trials=9",
+        "search.sampler=random",
+        "search.exact=false",
+        "search.storage=sqlite:///x.db",
+        "tracking.uri=http://localhost:1",
+        "tracking.cascade_runs=0",
+        "training.device=cuda",
+        "data.root=elsewhere",
+    ):
+        assert identity(load_study("mine", [override]).settings) == before, override
+    for override in (
+        "seed=1",
+        "training.lr=0.3",
+        "training.epochs=3",
+        "training.weights=pretrained",
+        "data.validation=0.4",
+        "data.calibration=0.0001",
+        "data.base_side=64",
+        "stages.optional=false",
+        "stages.resolutions=[16, 24]",
+        "answers.average=true",
+    ):
+        overrides = [override, "data.test=0.4"]
+        free = identity(load_study("mine", ["data.test=0.4"]).settings)
+        assert identity(load_study("mine", overrides).settings) != free, override
+
+
+def test_a_digest_depends_on_content_and_not_on_order() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": (1, 2), "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest({"a": "ü"}) == digest({"a": "\u00fc"})
+    assert len(digest(None)) == 64
+
+
+def test_flatten_joins_the_keys_of_nested_tables() -> None:
+    assert flatten({"a": 1, "b": {"c": {"d": [2]}, "e": None}}) == {
+        "a": 1,
+        "b.c.d": [2],
+        "b.e": None,
+    }
