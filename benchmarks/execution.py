@@ -47,7 +47,7 @@ def main() -> None:
     rows = []
     for name, parts in CASES.items():
         executor, wrong, near = cascade(parts, base)
-        result = benchmark(executor, base, batch_sizes=(64, 256), calls=40, passes=3)
+        result = benchmark(executor, base, batch_sizes=(64, 256), calls=30, passes=5)
         found[name] = asdict(result) | {
             "precisions": executor.precisions,
             "exits_other_than_evaluated": wrong,

@@ -128,10 +128,9 @@ def load_cascade(
         for place in (folder, folder / _INSIDE):
             if (place / DESCRIPTION).is_file():
                 return open_cascade(place, device)
-        if folder.is_dir():
-            raise InputError(f"{folder}: holds no {DESCRIPTION}; name a model's folder")
     if tracker is None:
-        raise InputError(f"{source}: no such folder; name a packaged cascade's folder")
+        found = f"holds no {DESCRIPTION}" if folder.is_dir() else "no such folder"
+        raise InputError(f"{source}: {found}; name the folder of a packaged cascade")
     return open_cascade(_registered_folder(tracker, str(source)), device)
 
 

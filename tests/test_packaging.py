@@ -187,6 +187,14 @@ def test_folders_that_are_no_model_are_told(tmp_path: Path) -> None:
         load_cascade(tmp_path / "gone")
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_model(
+    registered: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fruit").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_cascade("fruit", registered.tracker).classes == CLASSES
+
+
 def test_a_tampered_model_is_refused(registered: Registered, tmp_path: Path) -> None:
     copied = tmp_path / "model"
     shutil.copytree(registered.folder, copied)
