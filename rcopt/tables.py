@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rcopt.serving import Answer
 
 
+#: Columns that a table for people fits in.
+WIDTH = 100
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Return rows under a header, the first ``left`` columns aligned left, the others right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
@@ -29,10 +33,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
 
 
 def front_table(points: Sequence[OperatingPoint]) -> str:
-    """Return a front as a table for people."""
-    rows = [
+    """Return a front as a table for people; a cascade that is too long takes several lines."""
+    header = ["cascade (stage, threshold, next)", "val %", "MFLOPs", "test %", "MFLOPs", "exits %"]
+    numbers = [
         [
-            cascade_text(point),
             f"{100 * point.validation.accuracy:.2f}",
             mflops(point.validation.mean_flops),
             "" if point.test is None else f"{100 * point.test.accuracy:.2f}",
@@ -41,13 +45,20 @@ def front_table(points: Sequence[OperatingPoint]) -> str:
         ]
         for point in points
     ]
-    header = ["cascade (stage, threshold, next)", "val %", "MFLOPs", "test %", "MFLOPs", "exits %"]
+    columns = zip(header[1:], *numbers, strict=True)
+    room = WIDTH - sum(2 + max(map(len, column)) for column in columns)
+    rows = []
+    for point, cells in zip(points, numbers, strict=True):
+        first, *others = _wrapped(cascade_text(point), room)
+        rows.append([first, *cells])
+        rows += [[f"  {line}", *[""] * len(cells)] for line in others]
     return table(header, rows)
 
 
 def front_json(points: Sequence[OperatingPoint]) -> str:
     """Return a front as the JSON of the contract."""
-    return json.dumps([point.to_dict() for point in points], indent=1)
+    keys = ("stages", "validation", "test", "run_id")
+    return json.dumps([{key: point.to_dict()[key] for key in keys} for point in points], indent=1)
 
 
 def front_csv(points: Sequence[OperatingPoint]) -> str:
@@ -149,7 +160,7 @@ def choice_table(choice: "Choice") -> str:
         )
         if evaluation is not None
     ]
-    against = f"FLOPs against {reference.stage.name}"
+    against = f"FLOPs against {short_stage(reference.stage)}"
     numbers = table(["", "accuracy %", "95 % interval", "MFLOPs", against, "points"], rows)
     where = "" if point.trial is None else f", trial {point.trial}"
     text = (
@@ -189,6 +200,19 @@ def cascade_text(point: OperatingPoint) -> str:
         else:
             parts.append(f"{name} {threshold:.3f}")
     return " > ".join(parts)
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Break a cascade between its stages, each line at most ``room`` wide where that can be."""
+    lines = [""]
+    for part in text.split(" > "):
+        longer = f"{lines[-1]} > {part}" if lines[-1] else part
+        # Lines after the first are set in by two.
+        if lines[-1] and len(longer) + 2 * (len(lines) > 1) > room:
+            lines.append(f"> {part}")
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def short_stage(stage: Stage) -> str:
