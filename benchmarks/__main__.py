@@ -1,0 +1,187 @@
+"""Run every benchmark that needs no data from outside: ``python -m benchmarks``.
+
+One after the other, each in a process of its own, which prints its own table and writes to
+results/; the table at the end holds what was asked of each and what came. Under 20 minutes on
+two cores. Training is measured too where the environment names a folder of images:
+``RCOPT_BENCH_IMAGES=ROOT python -m benchmarks`` with ROOT/{train,val}/CLASS/IMAGE.
+
+Exit code 1 if one of them could not be run; a goal that is missed is marked, no more.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pools import RECORDED
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = "RCOPT_BENCH_IMAGES"
+
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        what: Was measured.
+        goal: What was asked, "-" if nothing.
+        figure: What came.
+        met: Whether that meets the goal, True if there is none.
+    """
+
+    what: str
+    goal: str
+    figure: str
+    met: bool = True
+
+
+def main() -> int:
+    failed = False
+    rows: list[Row] = []
+    for name, read in READERS.items():
+        reason = skipped(name)
+        if reason:
+            rows.append(Row(name, "-", f"skipped: {reason}"))
+            continue
+        print(f"== {name}", flush=True)
+        began = time.perf_counter()
+        extra = [os.environ[IMAGES]] if name == "training" else []
+        command = [sys.executable, "-m", f"benchmarks.{name}", *extra]
+        code = subprocess.run(command, check=False, cwd=RESULTS.parent.parent).returncode
+        if code:
+            failed = True
+            rows.append(Row(name, "-", f"failed with exit code {code}", met=False))
+            continue
+        rows += read(json.loads((RESULTS / f"{name}.json").read_text()))
+        print(f"== {name}: {time.perf_counter() - began:.0f} s\n", flush=True)
+    print(table(rows))
+    return 1 if failed else 0
+
+
+def skipped(name: str) -> str:
+    """Return why a benchmark cannot be run here, nothing if it can."""
+    if name == "logging_cost" and find_spec("optuna_integration") is None:
+        return "needs pip install optuna-integration, which it compares with"
+    if name == "answers" and not any(RECORDED.glob("*.safetensors")):
+        return f"needs recorded stages in studies/{RECORDED.name}"
+    if name == "training" and IMAGES not in os.environ:
+        return f"needs images, {IMAGES}=ROOT with ROOT/{{train,val}}/CLASS/IMAGE"
+    return ""
+
+
+def table(rows: Sequence[Row]) -> str:
+    cells = [("", "goal", "figure", "")]
+    cells += [(row.what, row.goal, row.figure, "" if row.met else "MISSED") for row in rows]
+    widths = [max(len(line[k]) for line in cells) for k in range(4)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def at_most(what: str, value: float, limit: float, unit: str = "") -> Row:
+    return Row(what, f"at most {limit:g}{unit}", f"{value:.3g}{unit}", value <= limit)
+
+
+def at_least(what: str, value: float, limit: float, unit: str = "") -> Row:
+    return Row(what, f"at least {limit:g}{unit}", f"{value:.3g}{unit}", value >= limit)
+
+
+def fronts(found: Found) -> list[Row]:
+    ratio = found["against_grids"]["grids"]["broadcast"]["ratio"]
+    large, four = found["3 x 50,000"], found["4 x 2,000"]
+    study = found["study"]["125 cascades"]["median"]
+    return [
+        at_most("exact front / 40 x 40 grid, 3 stages, 1,963 images: time", ratio, 0.2),
+        at_most("exact front, 3 stages, 50,000 images: time", large["seconds"], 15, " s"),
+        at_most("the same: memory", large["peak_gb"], 1, " GB"),
+        at_most("exact front, 4 stages, 2,000 images: time", four["seconds"], 30, " s"),
+        at_most("study front, 125 combinations, 1,963 images: time", study, 5, " s"),
+    ]
+
+
+def logging_cost(found: Found) -> list[Row]:
+    large = found["large"]
+    return [
+        *(
+            at_most(
+                f"a trial stored and logged / MLflowCallback, {store}", found[store]["ratio"], 0.33
+            )
+            for store in ("sqlite", "http")
+        ),
+        Row("10,000 trials stored and logged", "-", f"{large['seconds']:.0f} s"),
+    ]
+
+
+def execution(found: Found) -> list[Row]:
+    cases = {name: case for name, case in found.items() if isinstance(case, Mapping)}
+    return [
+        at_least(
+            f"{name}, batch {one['batch_size']}: times faster / times fewer FLOPs",
+            one["speed_up"] / case["flops_saving"],
+            0.8,
+        )
+        for name, case in cases.items()
+        for one in case["throughput"]
+    ]
+
+
+def samplers(found: Found) -> list[Row]:
+    rows = []
+    for pool in found["pools"]:
+        told = [
+            f"{arm['sampler']} {_count(arm['stages_to_goal']['median'])}"
+            for arm in found["arms"]
+            if (arm["pool"], arm["scale"], arm["sweep"]) == (pool, "deferral_rate", "told")
+        ]
+        what = f"stages trained to 99 % of the exact hypervolume, {pool} pool"
+        rows.append(Row(what, "-", ", ".join(told)))
+    return rows
+
+
+def answers(found: Found) -> list[Row]:
+    best = max(found["rules"], key=lambda one: float(one["validation"]))
+    rule, gain = best["rule"], best["difference"]
+    switches = [key for key in ("temperature", "average") if rule[key]]
+    interval = " to ".join(f"{100 * gain[end]:+.2f}" for end in ("low", "high"))
+    figure = f"{' + '.join([rule['confidence'], *switches])}: {100 * gain['estimate']:+.2f}"
+    what = "hypervolume on test of the rule best on validation, against the default (points)"
+    return [Row(what, "-", f"{figure} ({interval})")]
+
+
+def training(found: Found) -> list[Row]:
+    return [
+        Row(
+            f"{rate['what']} at {rate['resolution']} pixels: times the images of the ordinary way",
+            "-",
+            f"{rate['ratio']['ordinary']['median']:.2f}",
+        )
+        for rate in found["rates"]
+    ]
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+READERS: dict[str, Callable[[Found], list[Row]]] = {
+    "fronts": fronts,
+    "logging_cost": logging_cost,
+    "execution": execution,
+    "samplers": samplers,
+    "answers": answers,
+    "training": training,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

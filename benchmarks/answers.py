@@ -1,0 +1,250 @@
+"""What each answer rule is worth on real predictions: ``python -m benchmarks.answers``.
+
+For every confidence, with and without temperatures and averaging, the exact front of the
+recorded stages is made on validation; its points are then evaluated on test. Hypervolumes are
+measured from chance at the cost of each resolution's costliest stage, as shares of the area
+beyond that corner. Differences from the default rule carry a bootstrap interval over the test
+images (the same images for both rules; what was chosen on validation stays as it is).
+
+Prints a table and writes results/answers.json. Under a minute.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.pools import Pool, recorded
+from rcopt.answers import AnswerRule, cascade_answers, fit_temperature
+from rcopt.cascade import OperatingPoint, exits
+from rcopt.fronts import hypervolume
+from rcopt.intervals import Interval
+from rcopt.outcomes import split_predictions
+from rcopt.pool import TrainedStage
+from rcopt.predictions import Confidence
+from rcopt.selection import by_max_flops, by_min_accuracy
+from rcopt.sweep import study_front
+
+RESULTS = Path(__file__).parent / "results"
+RULES = tuple(
+    AnswerRule(confidence, temperature, average)
+    for average, temperature, confidence in product(
+        (False, True), (False, True), get_args(Confidence)
+    )
+)
+#: Mean FLOPs that the choice may cost on validation, as shares of the top stage's.
+BUDGETS = (1.0, 0.5, 0.25)
+RESAMPLES = 1_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Fronts:
+    """One rule's front as picked on validation, image by image on test.
+
+    Attributes:
+        points: P operating points, cheapest first.
+        right: (P, N) whether each test image is answered rightly.
+        flops: (P, N) FLOPs spent on each test image.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    right: NDArray[np.bool_]
+    flops: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one rule brings.
+
+    Attributes:
+        rule: Which one.
+        points: Number of points of its front.
+        validation: Hypervolume of the front on validation, as a share of the whole area.
+        test: Hypervolume of the same points on test.
+        difference: Its test hypervolume minus the default rule's.
+        accuracies: For each of `BUDGETS` the test accuracy of the choice on validation, None
+            below the front's cheapest point.
+        differences: For each of them minus the default rule's.
+        times: FLOPs of the top stage over the mean FLOPs on test of the cheapest choice that
+            is as accurate as it on validation.
+        change: Test accuracy of that choice minus the top stage's.
+    """
+
+    rule: AnswerRule
+    points: int
+    validation: float
+    test: float
+    difference: Interval
+    accuracies: tuple[float | None, ...]
+    differences: tuple[Interval | None, ...]
+    times: float
+    change: float
+
+
+def main() -> None:
+    stages = recorded()
+    if not stages:
+        sys.exit("no recorded stages in studies/imagenette-small-predictions")
+    RESULTS.mkdir(exist_ok=True)
+    found = worth(stages, np.random.default_rng(0), resamples=RESAMPLES)
+    sizes = {split: len(one) for split, one in stages[0].predictions.items()}
+    head: dict[str, Any] = {
+        "images": sizes,
+        "stages": [
+            {
+                "stage": one.stage.name,
+                "flops": one.stage.flops,
+                **{split: p.accuracy for split, p in one.predictions.items()},
+            }
+            for one in stages
+        ],
+        "top": top_stage(stages).stage.name,
+        "budgets": BUDGETS,
+        "resamples": RESAMPLES,
+    }
+    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
+    text = f'{json.dumps(head)[:-1]},\n"rules": [\n{lines}\n]}}\n'
+    (RESULTS / "answers.json").write_text(text)
+    print(f"{len(stages)} stages, images {sizes}, top stage {head['top']}")
+    print_table(found)
+
+
+def worth(
+    stages: Sequence[TrainedStage], rng: np.random.Generator, *, resamples: int
+) -> tuple[Worth, ...]:
+    """Measure every rule of `RULES` against the first, the default.
+
+    Args:
+        stages: With predictions on validation and test.
+        rng: Where the resamples of the test images come from.
+        resamples: How many.
+    """
+    reference = Pool(stages).reference
+    area = (1 - reference[0]) * reference[1]
+    top = top_stage(stages)
+    validation_accuracy = top.predictions["validation"].accuracy
+    test_accuracy = top.predictions["test"].accuracy
+    n = len(top.predictions["test"])
+    draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    draws = np.vstack([np.full(n, 1 / n), draws])
+    default: tuple[NDArray[np.float64], list[NDArray[np.float64] | None]] | None = None
+    found = []
+    for rule in RULES:
+        fronts = fronts_of(stages, rule)
+        accuracy, cost = fronts.right @ draws.T, fronts.flops @ draws.T
+        volumes = np.array(
+            [hypervolume(accuracy[:, b], cost[:, b], reference) for b in range(len(draws))]
+        )
+        budgets = [share * top.stage.flops for share in BUDGETS]
+        chosen = [_within(fronts.points, budget) for budget in budgets]
+        accuracies = [None if at is None else accuracy[at] for at in chosen]
+        equal = fronts.points.index(by_min_accuracy(fronts.points, validation_accuracy))
+        if default is None:
+            default = volumes, accuracies
+        found.append(
+            Worth(
+                rule=rule,
+                points=len(fronts.points),
+                validation=_volume(fronts.points, reference) / area,
+                test=float(volumes[0]) / area,
+                difference=_interval((volumes - default[0]) / area),
+                accuracies=tuple(None if one is None else float(one[0]) for one in accuracies),
+                differences=tuple(
+                    None if one is None or other is None else _interval(one - other)
+                    for one, other in zip(accuracies, default[1], strict=True)
+                ),
+                times=float(top.stage.flops / cost[equal, 0]),
+                change=float(accuracy[equal, 0]) - test_accuracy,
+            )
+        )
+    return tuple(found)
+
+
+def fronts_of(stages: Sequence[TrainedStage], rule: AnswerRule) -> Fronts:
+    """Return a rule's exact front on validation and what its points do on test."""
+    points = study_front(stages, rule=rule).points
+    used = {stage for point in points for stage in point.cascade.stages}
+    predictions = split_predictions(stages, "test", used)
+    temperatures = None
+    if rule.temperature:
+        fitted_on = split_predictions(stages, "validation", used)
+        temperatures = {stage: fit_temperature(fitted_on[stage]) for stage in used}
+    right, flops = [], []
+    for point in points:
+        answers = cascade_answers(point.cascade, predictions, rule, temperatures)
+        level = exits(answers.confidence, point.cascade.thresholds)
+        right.append(answers.correct[level, np.arange(len(level))])
+        flops.append(np.cumsum([stage.flops for stage in point.cascade.stages])[level])
+    return Fronts(points, np.array(right), np.array(flops))
+
+
+def top_stage(stages: Sequence[TrainedStage]) -> TrainedStage:
+    """Return the stage that is most accurate on validation."""
+    return max(stages, key=lambda one: one.predictions["validation"].accuracy)
+
+
+def print_table(found: Sequence[Worth]) -> None:
+    budgets = [f"accuracy at {share:g} of top's FLOPs" for share in BUDGETS]
+    head = ["rule", "points", "validation", "test", "against default", *budgets]
+    rows = [[*head, "fewer FLOPs at top's accuracy (change)"]]
+    rows += [
+        [
+            name(one.rule),
+            str(one.points),
+            f"{100 * one.validation:.2f}",
+            f"{100 * one.test:.2f}",
+            _signed(one.difference),
+            *(
+                "-" if value is None else f"{100 * value:.2f}" + _against(difference)
+                for value, difference in zip(one.accuracies, one.differences, strict=True)
+            ),
+            f"{one.times:.2f} x ({100 * one.change:+.2f})",
+        ]
+        for one in found
+    ]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def name(rule: AnswerRule) -> str:
+    parts = [rule.confidence, rule.temperature and "temperature", rule.average and "average"]
+    return ", ".join(part for part in parts if part)
+
+
+def _within(points: Sequence[OperatingPoint], budget: float) -> int | None:
+    if budget < points[0].validation.mean_flops:
+        return None
+    return points.index(by_max_flops(points, budget))
+
+
+def _volume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
+    accuracy = np.array([point.validation.accuracy for point in points])
+    flops = np.array([point.validation.mean_flops for point in points])
+    return hypervolume(accuracy, flops, reference)
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """Return the first value with the percentile interval of the others."""
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values[0]), float(low), float(high), LEVEL)
+
+
+def _signed(interval: Interval) -> str:
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{100 * interval.estimate:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _against(interval: Interval | None) -> str:
+    return "" if interval is None else f" {_signed(interval)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Pools of trained stages that a benchmark can search or read: recorded or simulated."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.fronts import pool as stages_of_accuracies
+from rcopt.cascade import OperatingPoint, Stage
+from rcopt.fronts import hypervolume
+from rcopt.pool import TrainedStage
+from rcopt.search import Space
+from rcopt.stage_files import load_stage
+from rcopt.sweep import StudyFront, extend_front, study_front
+
+StageKey = tuple[int, str]
+
+RECORDED = Path(__file__).parent.parent / "studies" / "imagenette-small-predictions"
+
+#: FLOPs of an image of 224 x 224 pixels, and accuracies such that resnet18@32, resnet34@96 and
+#: resnet50@224 are near the original report's 72.7, 85.4 and 89.6 %.
+FLOPS = {
+    "resnet18": 3.64e9,
+    "resnet34": 7.34e9,
+    "resnet50": 8.22e9,
+    "resnet101": 15.7e9,
+    "resnet152": 23.1e9,
+}
+ACCURACIES = {32: 0.727, 96: 0.842, 224: 0.872}
+GAIN, NOISE = 0.012, 0.01
+
+
+def recorded(folder: Path = RECORDED) -> list[TrainedStage]:
+    """Return the recorded stages, none if there are none."""
+    return [load_stage(path) for path in sorted(folder.glob("*.safetensors"))]
+
+
+def simulated(seed: int, n_images: int = 1_570) -> list[TrainedStage]:
+    """Return 15 stages: five ResNets at three resolutions, deeper ones better by and large."""
+    rng = np.random.default_rng([seed, 1])
+    named = [
+        (
+            Stage(resolution, backbone, flops * (resolution / 224) ** 2),
+            accuracy + GAIN * depth + rng.normal(0, NOISE),
+        )
+        for resolution, accuracy in ACCURACIES.items()
+        for depth, (backbone, flops) in enumerate(FLOPS.items())
+    ]
+    return stages_of_accuracies(named, n_images, seed)
+
+
+class Pool:
+    """Trained stages that a search discovers, with the exact front of any of them.
+
+    Args:
+        stages: With predictions on validation.
+    """
+
+    def __init__(self, stages: Sequence[TrainedStage]) -> None:
+        by_cost = sorted(stages, key=lambda t: t.stage.flops)
+        self.stages = {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
+        resolutions = sorted({resolution for resolution, _ in self.stages})
+        table = {r: tuple(b for s, b in self.stages if s == r) for r in resolutions}
+        self.space = Space(table, optional=True)
+        self.classes = by_cost[0].predictions["validation"].probabilities.shape[1]
+        costliest = (
+            max(self.stages[r, b].stage.flops for b in names) for r, names in table.items()
+        )
+        self.reference = (1 / self.classes, float(sum(costliest)))
+        self._fronts = {frozenset[StageKey](): study_front([], resolutions=resolutions)}
+        self.maximum = _hypervolume(self.front(self.by_cost()).points, self.reference)
+
+    def front(self, keys: Sequence[StageKey]) -> StudyFront:
+        """Return the exact front of some stages; of each set it is made once."""
+        known = frozenset(keys)
+        if known not in self._fronts:
+            before = [self.stages[key] for key in keys[:-1]]
+            self._fronts[known] = extend_front(
+                self.front(keys[:-1]), before, self.stages[keys[-1]]
+            )
+        return self._fronts[known]
+
+    def share(self, keys: Sequence[StageKey]) -> float:
+        """Return the hypervolume of the exact front of some stages as a share of all stages'."""
+        return _hypervolume(self.front(keys).points, self.reference) / self.maximum
+
+    def shares(self, order: Sequence[StageKey]) -> NDArray[np.float64]:
+        """Return (len(order),) `share` of the first stage, of the first two, and so on."""
+        return np.array([self.share(order[: n + 1]) for n in range(len(order))])
+
+    def by_cost(self) -> list[StageKey]:
+        """Return the stages, cheapest first."""
+        return list(self.stages)
+
+    def spread_over_cost(self) -> list[StageKey]:
+        """Return the cheapest and the costliest stage, then the middle of each gap between."""
+        order = [0, len(self.stages) - 1]
+        while len(order) < len(self.stages):
+            known = sorted(order)
+            order += [(a + b) // 2 for a, b in pairwise(known) if b - a > 1]
+        return [self.by_cost()[n] for n in dict.fromkeys(order)]
+
+    def greedy(self) -> list[StageKey]:
+        """Return the stages in the order that gains most at each step, known in hindsight."""
+        chosen: list[StageKey] = []
+        while left := [key for key in self.stages if key not in chosen]:
+            chosen.append(max(left, key=lambda key: self.share([*chosen, key])))
+        return chosen
+
+
+def _hypervolume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
+    accuracy = np.array([point.validation.accuracy for point in points])
+    flops = np.array([point.validation.mean_flops for point in points])
+    return hypervolume(accuracy, flops, reference)
