@@ -65,10 +65,8 @@ def test_a_front_fits_100_columns_and_loses_no_stage(front: list[OperatingPoint]
 
 def test_a_front_is_printed_with_its_numbers_in_percent_and_mflops() -> None:
     lines = tables.front_table([make_point(["resnet18"], [10], []), make_point()]).splitlines()
-    assert lines[0].split() == (
-        ["cascade", "(stage,", "threshold,", "next)"]
-        + ["val", "%", "MFLOPs", "test", "%", "MFLOPs", "exits", "%"]
-    )
+    assert lines[0].startswith("cascade (stage, threshold, next)")
+    assert lines[0].split()[4:] == ["val", "%", "MFLOPs", "test", "%", "MFLOPs", "exits", "%"]
     assert lines[2].split() == ["r18@32", "150.00", "1024", "150.00", "1024", "100"]
     assert lines[3].split() == (
         ["r18@32", "0.913", ">", "r50@96", "60.00", "7475", "60.00", "7475", "30/70"]
