@@ -29,7 +29,6 @@ FLOPS = {
     "resnet152": 23.1e9,
 }
 ACCURACIES = {32: 0.727, 96: 0.842, 224: 0.872}
-GAIN, NOISE = 0.012, 0.01
 
 
 def recorded(folder: Path = RECORDED) -> list[TrainedStage]:
@@ -37,13 +36,22 @@ def recorded(folder: Path = RECORDED) -> list[TrainedStage]:
     return [load_stage(path) for path in sorted(folder.glob("*.safetensors"))]
 
 
-def simulated(seed: int, n_images: int = 1_570) -> list[TrainedStage]:
-    """Return 15 stages: five ResNets at three resolutions, deeper ones better by and large."""
+def simulated(
+    seed: int, *, gain: float = 0.012, noise: float = 0.01, n_images: int = 1_570
+) -> list[TrainedStage]:
+    """Return 15 stages: five ResNets at three resolutions.
+
+    Args:
+        seed: Of accuracies and predictions.
+        gain: Accuracy that each step in depth adds.
+        noise: Standard deviation of a stage's accuracy around that.
+        n_images: On validation.
+    """
     rng = np.random.default_rng([seed, 1])
     named = [
         (
             Stage(resolution, backbone, flops * (resolution / 224) ** 2),
-            accuracy + GAIN * depth + rng.normal(0, NOISE),
+            accuracy + gain * depth + rng.normal(0, noise),
         )
         for resolution, accuracy in ACCURACIES.items()
         for depth, (backbone, flops) in enumerate(FLOPS.items())

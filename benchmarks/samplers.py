@@ -2,8 +2,9 @@
 
 Nothing is trained, stored or logged: a search discovers the stages of a pool in the order in
 which its trials ask for them, and its front is told as a share of the hypervolume of the exact
-front of the whole pool, on validation. Two pools: the recorded one of real stages in
-studies/imagenette-small-predictions, and a larger simulated one, drawn anew for each seed.
+front of the whole pool, on validation. Three pools: the recorded one of real stages in
+studies/imagenette-small-predictions, and two larger simulated ones, drawn anew for each seed: in
+one deeper stages are better by and large, in the other depth is worth nothing and chance all.
 
 Prints a table and writes results/samplers.json and results/samplers.png. GP takes
 up to a second of processor time a trial: it is run on the pools named by ``--gp`` alone, and its
@@ -97,7 +98,10 @@ def main() -> None:
 
 def pools() -> dict[str, Callable[[int], Pool]]:
     """Return what gives each pool for a seed."""
-    found: dict[str, Callable[[int], Pool]] = {"simulated": lambda seed: Pool(simulated(seed))}
+    found: dict[str, Callable[[int], Pool]] = {
+        "simulated": lambda seed: Pool(simulated(seed)),
+        "flat": lambda seed: Pool(simulated(seed, gain=0.0, noise=0.02)),
+    }
     if stages := recorded():
         real = Pool(stages)
         found["recorded"] = lambda _: real
@@ -269,9 +273,9 @@ def _options() -> argparse.Namespace:
         "--gp",
         nargs="+",
         default=[],
-        choices=("simulated", "recorded"),
+        choices=("simulated", "flat", "recorded"),
         metavar="POOL",
-        help="run GP too, on the simulated or recorded pool (some 20 minutes each)",
+        help="run GP too, on the simulated, flat or recorded pool (some 20 minutes each)",
     )
     return parser.parse_args()
 
