@@ -1,11 +1,14 @@
 """Where a study's stages come from: trained here, or read from stored predictions."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from rcopt import tracking
 from rcopt.cascade import Stage
@@ -107,7 +110,7 @@ class StoredPredictions:
         n_classes = some.probabilities.shape[1]
         if len(classes) != n_classes:
             classes = tuple(str(label) for label in range(n_classes))
-        identity = digest(sorted(trained.key for trained in self._stages.values()))
+        identity = digest(sorted(_content(trained) for trained in self._stages.values()))
         self._data = DataSummary(
             name=first.details.get("data", folder.name),
             classes=classes,
@@ -137,7 +140,7 @@ class StoredPredictions:
         trained = self._stages[key]
         # Under a key of its own: a stage that is trained here must not be taken for this one,
         # which has no weights.
-        known = replace(trained, key=f"predictions-{trained.key}"[:100], run_id=None)
+        known = replace(trained, key=f"predictions-{_content(trained)}", run_id=None)
         found = self._tracker.find_stage(known.key)
         if found is None:
             run_id = self._tracker.start_stage(run, known.key, known.stage, {})
@@ -270,6 +273,18 @@ def read_predictions(study: Study) -> dict[StageKey, TrainedStage]:
                 ) from None
     by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
     return {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
+
+
+def _content(trained: TrainedStage) -> str:
+    """Return a digest of what a stage predicted and costs, whatever key its file claims."""
+    arrays = hashlib.sha256()
+    for split, predictions in sorted(trained.predictions.items()):
+        arrays.update(f"{split} {predictions.probabilities.shape}".encode())
+        arrays.update(np.ascontiguousarray(predictions.probabilities).data)
+        arrays.update(np.ascontiguousarray(predictions.labels).data)
+    stage = trained.stage
+    images = {split: p.images for split, p in trained.predictions.items()}
+    return digest([stage.backbone, stage.resolution, stage.flops, images, arrays.hexdigest()])
 
 
 def _root(study: Study) -> Path:

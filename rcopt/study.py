@@ -153,10 +153,7 @@ class _Runner:
         )
 
     def run(self, total: int) -> Results:
-        for trial in self._stored.all():
-            for key in _stage_keys(trial):
-                self._adopt(key)
-        self._add_exact()
+        self._catch_up()
         log = tracking.CascadeLog(
             self._tracker, self._run, cascade_runs=self._study.settings.tracking.cascade_runs
         )
@@ -166,6 +163,8 @@ class _Runner:
                 self._progress.count("trials", done, total, self._detail())
                 self._one_trial(done, total, log)
             self._progress.count("trials", total, total, self._detail())
+            for exact in self._catch_up():
+                log.add(exact)
         finally:
             left = log.close()
             if left:
@@ -173,6 +172,13 @@ class _Runner:
                     f"{left} cascades are not in MLflow yet; run again to log them"
                 )
         return self._report()
+
+    def _catch_up(self) -> list[OperatingPoint]:
+        """Have every stage that the stored trials name, also those of other workers."""
+        for trial in self._stored.all():
+            for key in _stage_keys(trial):
+                self._adopt(key)
+        return self._add_exact()
 
     def _backfill(self, log: tracking.CascadeLog) -> None:
         """Log what an earlier command could not."""
@@ -257,7 +263,9 @@ class _Runner:
 
     def _report(self) -> Results:
         """Evaluate the front on test, store it, mark it in MLflow."""
-        trials = self._points()
+        # What another worker adds from now on is in the results that it writes itself.
+        known = {trained.stage for trained in self._pool.values()}
+        trials = [p for p in self._points() if known.issuperset(p.cascade.stages)]
         if not trials:
             raise WorkError("no cascade could be evaluated")
         points = self._front_points(trials)
