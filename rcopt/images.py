@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,16 @@ def stage_input(base: Tensor, resolution: int) -> Tensor:
 
 def normalize(pixels: Tensor) -> Tensor:
     """Return (B, 3, H, W) pixel values in 0..255 as float32 with `MEAN` 0 and `STD` 1."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    mean, std = _constants(pixels.device)
     scaled = (pixels.float() - mean) / std
     return scaled.contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `MEAN` and `STD` on a device: copied there once, for each copy waits for it."""
+    mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
+    return mean, torch.tensor(STD, device=device).view(3, 1, 1)
 
 
 def _formats() -> list[str]:

@@ -359,10 +359,12 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         f"| {resolution} | {', '.join(names)} |" for resolution, names in space.backbones.items()
     )
     description = (
-        f"Which backbone at which resolution, and when to stop: a resolution cascade on "
-        f"{data.name} ({len(data.classes)} classes; {sizes} images). Accuracy is maximized and "
-        "mean FLOPs per image minimized on validation; test numbers are on the front's runs "
-        "only.\n\n| resolution | backbones |\n|---|---|\n"
+        "Which backbone at which resolution, and when to stop: a resolution cascade on "
+        f"{data.name} ({len(data.classes)} classes; {sizes} images)."
+    )
+    note = (
+        "Accuracy is maximized and mean FLOPs per image minimized on validation; test numbers "
+        "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"
         f"{table}\n\n"
         "Runs: `stage` = one trained network, `cascade` = one evaluated cascade. Filters: "
         "`tags.\"rcopt.pareto\" = 'true'`, `tags.\"rcopt.kind\" = 'stage'`."
@@ -370,6 +372,7 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
     run = tracker.open_study(
         study.name,
         description=description,
+        note=note,
         params={"seed": study.settings.seed, "optional": space.optional},
         config_toml=study.to_toml(),
         resolutions=tuple(space.backbones),
