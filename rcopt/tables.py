@@ -6,7 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rcopt.cascade import OperatingPoint, Stage
+from rcopt.repeats import Repeats, accuracy_within
 from rcopt.results import Results
 
 if TYPE_CHECKING:
@@ -167,6 +170,22 @@ def choice_table(choice: "Choice") -> str:
         f"{choice.study}: {cascade_text(point)}  ({point.source}{where})\n\n{stages}\n\n{numbers}"
     )
     return text if choice.certificate is None else f"{text}\n\n{choice.certificate}"
+
+
+def repeats_table(found: Repeats, budgets: int = 12) -> str:
+    """Return the accuracies that a quarter, half and three quarters of repeats reach."""
+    costs = np.concatenate([level.mean_flops for level in found.test])
+    rows = []
+    for budget in np.geomspace(costs.min(), costs.max(), budgets).tolist():
+        cells = [
+            f"{100 * reached:.2f}" if (reached := accuracy_within(level, budget)) else "-"
+            for split in (found.validation, found.test)
+            for level in split
+        ]
+        rows.append([mflops(budget), *cells])
+    header = ["within MFLOPs", "val 25 %", "median", "75 %", "test 25 %", "median", "75 %"]
+    title = f"accuracy % that a share of the {len(found.studies)} repeats reaches: "
+    return f"{title}{', '.join(found.studies)}\n\n{table(header, rows)}"
 
 
 def answer_table(answers: Sequence["Answer"]) -> str:
