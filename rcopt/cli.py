@@ -1,12 +1,11 @@
 """The command line: parse, wire, exit codes."""
 
 import argparse
-import errno
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rcopt.errors import InputError, WorkError
 
@@ -41,20 +40,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _complain(error, 1, arguments.debug)
-        where = f" at {error.filename}" if error.filename else ""
-        text = f"no space left{where}; free some and run the same command again"
-        return _complain(InputError(text), 2, arguments.debug)
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}; --debug shows where"
-        return _complain(WorkError(text), 1, arguments.debug)
+        told = _as_told(error)
+        return _complain(told, 2 if isinstance(told, InputError) else 1, arguments.debug)
     return code
 
 
+def _as_told(error: Exception) -> Exception:
+    """Return an error that nothing foresaw in words for people."""
+    from rcopt.tracking.opening import no_space
+
+    told: Exception
+    if no_space(error):
+        place = getattr(error, "filename", None)
+        where = f" at {place}" if place else ""
+        told = InputError(f"no space left{where}; free some and run the same command again")
+    elif isinstance(error, OSError):
+        return error
+    else:
+        name = type(error).__name__
+        told = WorkError(f"internal error: {name}: {error}; --debug shows where")
+    told.__cause__ = error
+    return told
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rcopt: error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rcopt",
         description="Optimize and track resolution cascades.",
         epilog=_EPILOG,
@@ -124,6 +140,13 @@ def _parser() -> argparse.ArgumentParser:
 
     report = _command(commands, "report", _report, "one self-contained page with the figures")
     report.add_argument("--output", metavar="FOLDER", help="default: reports/STUDY")
+
+    repeats = commands.add_parser(
+        "repeats", help="the median front and its band over studies that differ in their seed"
+    )
+    repeats.set_defaults(command=_repeats)
+    repeats.add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
+    repeats.add_argument("--format", choices=["table", "json"], default="table")
 
     ui = commands.add_parser("ui", help="the MLflow UI on this project's store, on loopback")
     ui.set_defaults(command=_ui)
@@ -336,6 +359,20 @@ def _report(arguments: argparse.Namespace) -> None:
     _say(f"and {len(files) - 1} figures beside it; also stored with the study's MLflow run")
 
 
+def _repeats(arguments: argparse.Namespace) -> None:
+    import json
+
+    from rcopt import tables
+    from rcopt.config import load_study
+    from rcopt.repeats import repeats
+
+    found = repeats([load_study(name) for name in arguments.studies])
+    if arguments.format == "json":
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        print(tables.repeats_table(found))
+
+
 def _ui(arguments: argparse.Namespace) -> None:
     from rcopt.config import load_project, load_study
     from rcopt.ui import serve
@@ -382,11 +419,17 @@ def _say(text: str) -> None:
 def _flops(text: str) -> float:
     units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
     unit = units.get(text[-1:].upper(), 1.0)
-    return float(text[:-1] if unit > 1 else text) * unit
+    try:
+        return float(text[:-1] if unit > 1 else text) * unit
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
     return value

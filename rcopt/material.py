@@ -21,7 +21,7 @@ from rcopt.predictions import SPLITS, check_aligned
 from rcopt.progress import Progress
 from rcopt.search import Space
 from rcopt.stage_files import load_stage, save_stage
-from rcopt.stages import Origin, Workshop, obtain_stage
+from rcopt.stages import Origin, Workshop, obtain_stage, weights_identity
 
 if TYPE_CHECKING:
     from rcopt.data import Dataset
@@ -171,6 +171,7 @@ class TrainableStages:
                 raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
         self._space = Space(table, settings.stages.optional)
         self._device = _device(settings.training.device)
+        weights_identity(study)
         dataset = open_dataset(study, progress)
         self._workshop = Workshop(
             study=study,

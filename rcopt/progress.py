@@ -26,8 +26,8 @@ class Shown(Progress):
         stream: Where to write; standard error keeps results on standard output clean.
     """
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream = stream or sys.stderr
         self._tty = stream.isatty()
         self._bars: dict[str, Any] = {}
         self._tenths: dict[str, int] = {}

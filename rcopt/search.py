@@ -129,7 +129,9 @@ class Trials:
             return
         before = json.loads(stored)
         now = json.loads(json.dumps(identity))
-        changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        changed = [k for k in {*before, *now} if before.get(k) != now.get(k)]
+        # The data's digest often follows from another setting, which says more.
+        changed.sort(key=lambda k: (k == "data.digest", k))
         if changed:
             key = changed[0]
             more = f" (and {', '.join(changed[1:4])})" if len(changed) > 1 else ""

@@ -66,10 +66,29 @@ def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
             "resolution": resolution,
             "backbone": parse(backbone).name,
             "recipe": settings.training.recipe(),
-            "weights": _weights_identity(workshop.study),
+            "weights": weights_identity(workshop.study),
             "seed": settings.seed,
         }
     )
+
+
+def weights_identity(study: Study) -> str:
+    """Return what the stages start from: ``none``, ``pretrained``, or a file's SHA-256.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    weights = _weights(study)
+    if isinstance(weights, str):
+        return weights
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
+            "file, or use 'none' or 'pretrained'"
+        ) from None
 
 
 def obtain_stage(
@@ -235,20 +254,6 @@ def _details(workshop: Workshop, epochs: int, seconds: float) -> Mapping[str, st
 def _weights(study: Study) -> str | Path:
     weights = study.settings.training.weights
     return weights if weights in ("none", "pretrained") else study.project / weights
-
-
-def _weights_identity(study: Study) -> str:
-    weights = _weights(study)
-    if isinstance(weights, str):
-        return weights
-    try:
-        with weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(
-            f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
-            "file, or use 'none' or 'pretrained'"
-        ) from None
 
 
 def _seconds_file(checkpoint: Path) -> Path:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -97,7 +98,7 @@ class Finished:
     err: str
 
 
-def rcopt(project: Path, *arguments: str, timeout: float = 110) -> Finished:
+def run_rcopt(project: Path, *arguments: str, timeout: float = 110) -> Finished:
     """Run the real command in a fresh interpreter, away from any terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "rcopt.cli", *arguments],
@@ -132,10 +133,17 @@ class Command:
         """What it wrote to standard error so far."""
         return (self.folder / "err").read_text()
 
-    def wait_until_paused(self, timeout: float = 100) -> None:
+    def wait_until_paused(self) -> None:
         """Wait until it stands still where `start` told it to."""
+        self._wait_until(lambda: (self.folder / "paused").exists())
+
+    def wait_until_told(self, text: str) -> None:
+        """Wait until it has written something to standard error."""
+        self._wait_until(lambda: text in self.err)
+
+    def _wait_until(self, there: Callable[[], bool], timeout: float = 100) -> None:
         end = time.monotonic() + timeout
-        while not (self.folder / "paused").exists():
+        while not there():
             if not self.process.is_alive():
                 raise AssertionError(f"ended before the moment came: {self.err}")
             if time.monotonic() > end:
@@ -177,6 +185,8 @@ def _command(project: str, folder: str, arguments: Sequence[str], pause: str) ->
     for number, name in ((1, "out"), (2, "err")):
         with open(f"{folder}/{name}", "wb") as file:
             os.dup2(file.fileno(), number)
+    # Whatever started the tests may have had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from rcopt.cli import main
 
     if pause:

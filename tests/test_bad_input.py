@@ -1,0 +1,483 @@
+"""Everything a user can get wrong ends in one line, exit code 2, and nothing half-written."""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from generated_images import make_images
+from study_helpers import (
+    STORED,
+    TRAINED,
+    Finished,
+    runs_of,
+    start,
+    statuses,
+    store_predictions,
+    stored_runs,
+    trials_of,
+    write_study,
+)
+from tracking_helpers import free_port
+
+from rcopt.cli import main
+
+pytest_plugins = ["tracking_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The command line takes SIGTERM over; give it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def images(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project on images, nothing done yet; commands run in its folder."""
+    make_images(project / "images", train=2, held_out=2)
+    write_study(project, TRAINED)
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.fixture
+def predictions(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project on stored predictions, nothing done yet."""
+    store_predictions(project / "stored")
+    write_study(project, STORED)
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two trained stages and four trials; for copying only."""
+    project = tmp_path_factory.mktemp("finished")
+    (project / "mlruns").mkdir()
+    shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
+    make_images(project / "images", train=4, held_out=4)
+    text = TRAINED.replace(', "mobilenet_v2-0.25"', "").replace("trials = 6", "trials = 4")
+    write_study(project, text.replace("epochs = 2", "epochs = 1"))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        assert main(["run", "tiny", "--quiet"]) == 0
+    signal.signal(signal.SIGTERM, before)
+    return project
+
+
+@pytest.fixture
+def trained(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished project, somewhere else."""
+    project = tmp_path / "moved"
+    shutil.copytree(finished, project)
+    monkeypatch.chdir(project)
+    return project
+
+
+def run_in(project: Path, *arguments: str) -> Finished:
+    """Run a command in a process of its own, for MLflow remembers where a run's files lie."""
+    return start(project, Path(tempfile.mkdtemp()) / "output", *arguments).wait()
+
+
+def refusal(finished: Finished, code: int = 2) -> str:
+    """Return the one line of a refused command, without ``rcopt: error:``."""
+    assert (finished.code, finished.out) == (code, ""), finished.err
+    lines = finished.err.splitlines()
+    assert len(lines) == 1, finished.err
+    assert lines[0].startswith("rcopt: error: ")
+    return lines[0].removeprefix("rcopt: error: ")
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must be refused; returns its line without ``rcopt: error:``."""
+
+    def check(*arguments: str) -> str:
+        capsys.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return refusal(Finished(code, *capsys.readouterr()))
+
+    return check
+
+
+def assert_nothing_begun(project: Path) -> None:
+    assert stored_runs(project) == []
+    assert not (project / "mlruns" / "studies").exists()
+    assert not (project / "mlruns" / "checkpoints").exists()
+    assert_nothing_half_written(project)
+
+
+def assert_nothing_half_written(project: Path) -> None:
+    for kind in ("*.part", "*.partial", ".*.part", "*.tmp"):
+        assert list((project / "mlruns").rglob(kind)) == []
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "tiny", "--trials", "0"], "argument --trials: expected at least 1, got 0"),
+        (["run", "tiny", "--trials", "-3"], "argument --trials: expected at least 1, got -3"),
+        (["run", "tiny", "--trials", "x"], "argument --trials: expected a whole number, got 'x'"),
+        (["front", "tiny", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (["status", "tiny", "--format", "csv"], "argument --format: invalid choice: 'csv'"),
+        (["run"], "the following arguments are required: study"),
+        ([], "the following arguments are required: COMMAND"),
+        (["fornt", "tiny"], "argument COMMAND: invalid choice: 'fornt'"),
+        (["run", "tiny", "--wrong"], "unrecognized arguments: --wrong"),
+        (["select", "tiny", "--max-flops", "x"], "argument --max-flops: expected a number"),
+    ],
+)
+def test_a_wrong_command_is_one_line(refused: Refused, arguments: list[str], message: str) -> None:
+    line = refused(*arguments)
+    assert line.startswith(message)
+    assert line.endswith("--help")
+
+
+@pytest.mark.parametrize("command", ["run", "front", "status", "select", "report"])
+def test_an_unknown_study_name_lists_the_known_ones(
+    images: Path, refused: Refused, command: str
+) -> None:
+    more = ["--knee"] if command == "select" else []
+    line = refused(command, "other", *more)
+    assert line.startswith("other: no study of that name in ")
+    assert line.endswith("; known: tiny")
+    assert_nothing_begun(images)
+
+
+@pytest.mark.parametrize("command", ["front", "status"])
+def test_a_study_that_was_not_run_has_no_front(
+    images: Path, refused: Refused, command: str
+) -> None:
+    assert refused(command, "tiny").startswith("tiny: no front yet; 'rcopt run' makes one")
+    assert_nothing_begun(images)
+
+
+# --- the study file ---
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", "training.epoch: unknown key; the nearest known one is 'epochs'"),
+        ("training.epochs='two'", "training.epochs: expected a valid integer, got 'two'"),
+        ("training.lr=-1", "training.lr: expected greater than 0, got -1"),
+        ("stages.resolutions=[16, 8]", "stages: resolutions must rise, got [16, 8]"),
+        ("data.validation=0.7", "data: validation + calibration + test must not exceed 1"),
+        ("search.trials=0", "search.trials: expected greater than or equal to 1, got 0"),
+        ("training", "--set training: expected section.key=value"),
+        (
+            "stages.backbones=['resnet19']",
+            "stages.backbones: unknown backbone 'resnet19'; did you mean 'resnet18'?",
+        ),
+        ("training.device=tpu", "training.device: 'tpu' is no device; use auto, cpu, cuda:0"),
+        ("training.weights=nothing.safetensors", "training.weights: "),
+        ("tracking.uri=postgresql://x", "tracking.uri: expected sqlite:///PATH or http(s)://"),
+        ("search.storage=nonsense", "search.storage: "),
+        ("search.storage='sqlite:////nowhere/at/all.db'", "search.storage: "),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    images: Path, refused: Refused, override: str, message: str
+) -> None:
+    assert message in refused("run", "tiny", "--quiet", "--set", override)
+    assert_nothing_half_written(images)
+    assert stored_runs(images) == []
+
+
+def test_a_study_file_that_is_no_toml_is_named_with_the_line(
+    images: Path, refused: Refused
+) -> None:
+    write_study(images, "seed = 1\n[data\n")
+    line = refused("run", "studies/tiny.toml")
+    assert "tiny.toml: not valid TOML: " in line
+    assert "line 2" in line
+    assert_nothing_begun(images)
+
+
+def test_an_unreachable_tracking_server_is_told_at_once(images: Path, refused: Refused) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    line = refused("run", "tiny", "--set", f"tracking.uri={uri}")
+    assert line == (
+        f"tracking server {uri} cannot be reached (refused); "
+        "start it (rcopt ui) or mend tracking.uri"
+    )
+    assert_nothing_begun(images)
+
+
+def test_a_store_that_is_no_database_is_named(images: Path, refused: Refused) -> None:
+    (images / "mlruns" / "mlflow.db").write_bytes(b"not a database at all, but long enough")
+    assert "mlflow.db: not an MLflow database; move it away" in refused("run", "tiny")
+
+
+# --- the images ---
+
+
+def _remove_root(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def _remove_val(root: Path) -> None:
+    shutil.rmtree(root / "val")
+
+
+def _empty_class(root: Path) -> None:
+    for image in (root / "train" / "disc").iterdir():
+        image.unlink()
+
+
+def _hidden_only(root: Path) -> None:
+    _empty_class(root)
+    (root / "train" / "disc" / ".DS_Store").write_bytes(b"x")
+
+
+def _class_only_in_train(root: Path) -> None:
+    shutil.rmtree(root / "val" / "disc")
+
+
+def _class_only_in_val(root: Path) -> None:
+    shutil.rmtree(root / "train" / "disc")
+
+
+def _one_class(root: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("bar", "disc"):
+            shutil.rmtree(root / part / name)
+
+
+def _truncate(root: Path) -> None:
+    image = next((root / "train" / "square").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:-40])
+
+
+def _not_an_image(root: Path) -> None:
+    (root / "val" / "bar" / "notes.txt").write_text("these are no pixels")
+
+
+def _empty_file(root: Path) -> None:
+    (root / "val" / "bar" / "empty.png").write_bytes(b"")
+
+
+def _one_held_out(root: Path) -> None:
+    next((root / "val" / "disc").iterdir()).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_remove_root, "[data] root: no folder "),
+        (_remove_val, "has no folder 'val'; expected ROOT/{train,val}/CLASS/IMAGE"),
+        (_empty_class, "train/disc is empty; add images or remove the class"),
+        (_hidden_only, "train/disc is empty; add images or remove the class"),
+        (_class_only_in_train, "class 'disc' is in "),
+        (_class_only_in_val, "class 'disc' is in "),
+        (_one_class, "has 1 class folders, at least 2 are needed"),
+        (_truncate, "damaged or truncated image ("),
+        (_not_an_image, "val/bar/notes.txt: not an image that can be read; remove the file"),
+        (_empty_file, "val/bar/empty.png: not an image that can be read; remove the file"),
+        (_one_held_out, "validation = 0.5 leaves class 'disc' without an image (it has 1 held"),
+    ],
+)
+def test_images_that_cannot_be_used_are_named(
+    images: Path, refused: Refused, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(images / "images")
+    assert message in refused("run", "tiny", "--quiet")
+    assert_nothing_begun(images)
+
+
+def test_a_truncated_image_is_named_by_its_path(images: Path, refused: Refused) -> None:
+    _truncate(images / "images")
+    assert "images/train/square/0.png: damaged or truncated" in refused("run", "tiny", "--quiet")
+
+
+# --- stored predictions ---
+
+
+def test_a_damaged_predictions_file_is_named(predictions: Path, refused: Refused) -> None:
+    path = predictions / "stored" / "resnet34@96.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    line = refused("run", "tiny")
+    assert "resnet34@96.safetensors: damaged predictions file (" in line
+    assert_nothing_begun(predictions)
+
+
+def test_predictions_of_other_images_are_refused(predictions: Path, refused: Refused) -> None:
+    store_predictions(predictions / "other", seed=1)
+    name = "resnet34@96.safetensors"
+    shutil.copyfile(predictions / "other" / name, predictions / "stored" / name)
+    line = refused("run", "tiny")
+    assert "does not belong with" in line
+    assert "not of the same images" in line
+    assert_nothing_begun(predictions)
+
+
+def test_the_same_stage_twice_is_refused(predictions: Path, refused: Refused) -> None:
+    stored = predictions / "stored"
+    shutil.copyfile(stored / "resnet34@96.safetensors", stored / "zwei.safetensors")
+    assert "resnet34@96 is in the folder twice; remove one" in refused("run", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.root=nowhere", "nowhere is no folder; name one with *.safetensors files"),
+        ("data.root=studies", "studies holds no *.safetensors file"),
+        ("stages.resolutions=[64]", "stages"),
+    ],
+)
+def test_predictions_that_are_not_there_are_named(
+    predictions: Path, refused: Refused, override: str, message: str
+) -> None:
+    assert message in refused("run", "tiny", "--set", override)
+    assert_nothing_begun(predictions)
+
+
+def test_a_stage_that_the_folder_lacks_is_named_with_what_it_holds(
+    predictions: Path, refused: Refused
+) -> None:
+    wanted = ["--set", "stages.resolutions=[32]", "--set", "stages.backbones=['resnet50']"]
+    line = refused("run", "tiny", *wanted)
+    assert "holds no resnet50@32; it holds resnet18@32, resnet34@96, resnet50@224" in line
+
+
+# --- a study that was started ---
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.lr=0.1", "training.lr was 0.05 when it was started and is 0.1 now"),
+        ("training.epochs=3", "training.epochs was 1 when it was started and is 3 now"),
+        ("seed=5", "was "),
+        ("stages.resolutions=[8]", "stages.resolutions was [8, 16] "),
+    ],
+)
+def test_a_changed_study_is_refused_with_the_way_out(
+    trained: Path, override: str, message: str
+) -> None:
+    trials, front = trials_of(trained), (trained / "mlruns/studies/tiny/results.json").read_bytes()
+    line = refusal(run_in(trained, "run", "tiny", "--quiet", "--set", override))
+    assert message in line
+    assert line.endswith("put it back, or give the study another name (--set name=NEW)")
+    assert trials_of(trained) == trials
+    assert (trained / "mlruns/studies/tiny/results.json").read_bytes() == front
+    assert statuses(trained, "stage") == {"FINISHED": 2}
+
+
+def test_changed_images_are_refused(trained: Path) -> None:
+    next((trained / "images" / "train" / "bar").iterdir()).unlink()
+    assert "data.digest was " in refusal(run_in(trained, "run", "tiny", "--quiet"))
+
+
+def test_a_corrupt_journal_is_named_and_left_alone(trained: Path) -> None:
+    path = trained / "mlruns/studies/tiny/trials.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3][:50] + b"\n"
+    path.write_bytes(b"".join(lines))
+    before = path.read_bytes()
+    line = refusal(run_in(trained, "run", "tiny", "--quiet"))
+    assert "trials.journal: corrupt journal (" in line
+    assert "restore it from a copy, or delete it" in line
+    assert path.read_bytes() == before
+    path.unlink()
+    assert run_in(trained, "run", "tiny", "--quiet").code == 0
+    assert statuses(trained, "stage") == {"FINISHED": 2}
+
+
+def test_damaged_results_are_named_and_made_again(trained: Path) -> None:
+    path = trained / "mlruns/studies/tiny/results.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "results.json: damaged results (" in refusal(run_in(trained, "front", "tiny"))
+    assert run_in(trained, "run", "tiny", "--quiet").code == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_stage_in_the_store_is_told_and_made_again(trained: Path) -> None:
+    trials = trials_of(trained)
+    damaged = runs_of(trained, "stage")[0]
+    folder = trained / "mlruns" / "artifacts" / "tiny" / damaged.run_id / "artifacts"
+    path = folder / "stage.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] + b"\xff" * 8)
+    finished = run_in(trained, "run", "tiny")
+    assert finished.code == 0, finished.err
+    err = finished.err
+    assert err.count("its sha256 is not the one its run") == 1
+    assert "the stage is made again" in err
+    assert statuses(trained, "stage") == {"FINISHED": 3}
+    made = runs_of(trained, "stage")[-1].run_id
+    again = (trained / "mlruns/studies/tiny/results.json").read_bytes()
+    assert [p for p in (damaged.run_id, made) if p.encode() in again] == [made]
+    # The same seed makes the same stage, so nothing else about the study changes.
+    assert trials_of(trained) == trials
+
+
+def test_a_moved_project_goes_on_where_it_was(trained: Path) -> None:
+    assert run_in(trained, "run", "tiny", "--quiet", "--trials", "5").code == 0
+    assert statuses(trained, "stage") == {"FINISHED": 2}
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, str], None]]:
+    """Mounts a tiny file system over a folder."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path, size: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount program")
+        if done.returncode:
+            pytest.skip(f"mounting needs rights: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+
+    yield mount
+    for folder in reversed(mounted):
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "size", "where"),
+    [
+        ("data", "8k", "mlruns/data: no space left on the disk"),
+        ("studies/tiny", "4k", "no space left"),
+        ("checkpoints", "8k", "no space left"),
+        ("artifacts", "8k", "no space left"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    images: Path,
+    refused: Refused,
+    small_disk: Callable[[Path, str], None],
+    folder: str,
+    size: str,
+    where: str,
+) -> None:
+    place = images / "mlruns" / folder
+    small_disk(place, size)
+    assert where in refused("run", "tiny", "--quiet")
+    assert "RUNNING" not in {run.status for run in stored_runs(images)}
+    assert_nothing_half_written(images)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+    assert main(["run", "tiny", "--quiet"]) == 0
+    assert len(trials_of(images)) >= 6
