@@ -1,6 +1,7 @@
 """The command line: parse, wire, exit codes."""
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     try:
         code: int = arguments.command(arguments) or 0
+        sys.stdout.flush()
     except InputError as error:
         return _complain(error, 2, arguments.debug)
     except WorkError as error:
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has left; Python flushes once more when it ends, and must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         told = _as_told(error)
@@ -222,11 +225,12 @@ def _front(arguments: argparse.Namespace) -> None:
 def _print_front(results: Any, points: Sequence[Any]) -> None:
     from rcopt import tables
 
-    sizes = ", ".join(f"{count} {split}" for split, count in results.split_sizes.items())
+    sizes = ", ".join(f"{count} {split}" for split, count in results.split_sizes.items() if count)
     kind = "exact front" if results.exact else "front"
     print(
-        f"{results.study}: {kind}, picked on validation, reported on test ({sizes} images)\n"
+        f"{results.study}: {kind}, picked on validation, reported on test\n"
         f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
+        f"images: {sizes}\n"
     )
     print(tables.front_table(points))
 
@@ -234,41 +238,15 @@ def _print_front(results: Any, points: Sequence[Any]) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     import json
 
-    from rcopt import tables
+    from rcopt import study, tables
     from rcopt.config import load_study
-    from rcopt.results import load_results
 
     loaded = load_study(arguments.study, arguments.overrides)
-    results = load_results(loaded.folder / "results.json")
-    total = loaded.settings.search.trials
-    share = results.sampled_hypervolume / results.hypervolume if results.hypervolume else 0.0
+    status = study.status(loaded)
     if arguments.format == "json":
-        print(
-            json.dumps(
-                {
-                    "study": results.study,
-                    "trials": results.sampled,
-                    "trials_total": total,
-                    "stages": [s.stage.name for s in results.stages],
-                    "front_points": len(results.points),
-                    "reference": list(results.reference),
-                    "hypervolume": results.hypervolume,
-                    "sampled_hypervolume": results.sampled_hypervolume,
-                    "sampled_share": share,
-                },
-                indent=1,
-            )
-        )
-        return
-    done = f"{results.sampled} of {total} trials, {len(results.stages)} stages trained"
-    print(f"{results.study}: {done}\n")
-    print(tables.stage_table(results))
-    accuracy, flops = results.reference
-    print(
-        f"\nfront: {len(results.points)} points, hypervolume {results.hypervolume:.4g} "
-        f"(reference {100 * accuracy:.1f} %, {tables.mflops(flops)} MFLOPs)\n"
-        f"sampled trials alone reach {100 * share:.1f} % of it"
-    )
+        print(json.dumps(tables.status_tree(loaded.name, status), indent=1))
+    else:
+        print(tables.status_table(loaded.name, status))
 
 
 def _select(arguments: argparse.Namespace) -> None:

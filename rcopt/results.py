@@ -51,7 +51,7 @@ class Results:
         hypervolume: Of the front.
         sampled_hypervolume: Of what the sampler's own trials found.
         sampled: Number of sampled trials.
-        exact: Whether the front is exact over all thresholds of the stages.
+        exact: Whether the front is exact over all cascades and thresholds of the stages.
         split_sizes: Images by split.
         classes: Class names.
     """

@@ -1,7 +1,8 @@
 """Run a study: propose, train what is missing, evaluate, sweep exactly, report."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from optuna.trial import FrozenTrial
 from rcopt import search, tracking
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
+from rcopt.claims import Holder, open_claims
 from rcopt.config import Study, identity
 from rcopt.errors import InputError, WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
@@ -50,7 +52,7 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
         study.folder,
         {**identity(study.settings), "data.digest": material.data.digest},
     )
-    (study.folder / "study.toml").write_text(study.to_toml(), encoding="utf-8")
+    _keep_file(study)
     study_run = _open_run(study, tracker, material)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     reason = ""
@@ -81,6 +83,54 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
     """
     points = load_results(study.folder / "results.json").points
     return list(points if everything else shown(points))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Attributes:
+        sampled: Sampled trials that are stored now.
+        exact: Points of exact fronts among the trials.
+        total: Sampled trials the study is to have.
+        training: Stages being trained now in this project: who holds them, since when.
+        results: What is known of the front; None before the first cascade.
+    """
+
+    sampled: int
+    exact: int
+    total: int
+    training: tuple[Holder, ...]
+    results: Results | None
+
+    @property
+    def sampled_share(self) -> float | None:
+        """Hypervolume of the sampled trials as a share of the front's, for the same stages."""
+        if self.results is None or not self.results.hypervolume:
+            return None
+        return self.results.sampled_hypervolume / self.results.hypervolume
+
+
+def status(study: Study) -> Status:
+    """Say how far a study is, also while it runs elsewhere; nothing is loaded but numbers.
+
+    Raises:
+        InputError: If the study was never started.
+    """
+    if not (study.folder / "study.toml").is_file():
+        raise InputError(f"{study.name}: not started yet; 'rcopt run {study.file}' starts it")
+    search_settings = study.settings.search
+    stored = search.Trials(search_settings.storage, study.name, study.folder, None)
+    sources = [search.trial_source(trial) for trial in stored.all()]
+    claims = open_claims(search_settings.storage, study.project / "mlruns" / "claims")
+    path = study.folder / "results.json"
+    return Status(
+        sampled=sources.count("sampled"),
+        exact=sources.count("exact"),
+        total=search_settings.trials,
+        training=tuple(claims.held()),
+        results=load_results(path) if path.is_file() else None,
+    )
 
 
 def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage]:
@@ -133,6 +183,7 @@ class _Runner:
         self._sampler = search.Sampler(settings.search.sampler, material.space, seed=settings.seed)
         self._pool: dict[StageKey, TrainedStage] = {}
         self._failed: dict[StageKey, str] = {}
+        self._saved_stages = 0
         self._front = study_front(
             [],
             rule=self._rule,
@@ -165,12 +216,12 @@ class _Runner:
             self._progress.count("trials", total, total, self._detail())
             for exact in self._catch_up():
                 log.add(exact)
-        finally:
-            left = log.close()
-            if left:
-                self._progress.note(
-                    f"{left} cascades are not in MLflow yet; run again to log them"
-                )
+        except BaseException:
+            # Whoever interrupts wants to stop soon; what is left is logged at the next command.
+            log.close(timeout=5)
+            raise
+        if left := log.close():
+            self._progress.note(f"{left} cascades are not in MLflow yet; run again to log them")
         return self._report()
 
     def _catch_up(self) -> list[OperatingPoint]:
@@ -208,6 +259,10 @@ class _Runner:
         log.add(replace(point, trial=number))
         for exact in self._add_exact():
             log.add(exact)
+        if len(self._pool) > self._saved_stages:
+            # `rcopt front` and `rcopt status` show what is known while the search goes on.
+            self._save(self._current())
+            self._saved_stages = len(self._pool)
 
     def _acceptable(self, proposal: search.Proposal) -> bool:
         return not any(key in self._failed for key in proposal.stages)
@@ -262,23 +317,14 @@ class _Runner:
         return f"{len(self._pool)} stages"
 
     def _report(self) -> Results:
-        """Evaluate the front on test, store it, mark it in MLflow."""
-        # What another worker adds from now on is in the results that it writes itself.
-        known = {trained.stage for trained in self._pool.values()}
-        trials = [p for p in self._points() if known.issuperset(p.cascade.stages)]
-        if not trials:
-            raise WorkError("no cascade could be evaluated")
-        points = self._front_points(trials)
-        stages = list(self._pool.values())
-        on_test = outcomes([p.cascade for p in points], stages, "test", self._rule)
-        points = [
-            replace(point, test=outcome.evaluation)
-            for point, outcome in zip(points, on_test, strict=True)
-        ]
-        marked = {p.cascade: p.run_id for p in self._tracker.mark_front(self._run, shown(points))}
-        points = [replace(p, run_id=marked.get(p.cascade)) for p in points]
-        results = self._results(points, trials)
-        save_results(self._study.folder / "results.json", results)
+        """Store the results and mark the front in MLflow."""
+        results = self._current()
+        marked = {
+            p.cascade: p.run_id for p in self._tracker.mark_front(self._run, shown(results.points))
+        }
+        points = tuple(replace(p, run_id=marked.get(p.cascade)) for p in results.points)
+        results = replace(results, points=points)
+        self._save(results)
         self._tracker.log_files(self._run, [self._study.folder / "results.json"])
         self._tracker.set_study_metrics(
             self._run,
@@ -290,6 +336,28 @@ class _Runner:
             },
         )
         return results
+
+    def _save(self, results: Results) -> None:
+        save_results(self._study.folder / "results.json", results)
+
+    def _current(self) -> Results:
+        """Return the front over what is known now, with its test numbers."""
+        # What another worker adds from now on is in the results that it writes itself.
+        known = {trained.stage for trained in self._pool.values()}
+        trials = [p for p in self._points() if known.issuperset(p.cascade.stages)]
+        if not trials:
+            raise WorkError("no cascade could be evaluated")
+        points = self._front_points(trials)
+        on_test = outcomes(
+            [p.cascade for p in points], list(self._pool.values()), "test", self._rule
+        )
+        return self._results(
+            [
+                replace(point, test=outcome.evaluation)
+                for point, outcome in zip(points, on_test, strict=True)
+            ],
+            trials,
+        )
 
     def _front_points(self, trials: Sequence[OperatingPoint]) -> list[OperatingPoint]:
         """Return the front over all that is known; a trial wins over an equal exact point."""
@@ -325,7 +393,7 @@ class _Runner:
             hypervolume=hypervolume(*_numbers(points), reference=self._reference),
             sampled_hypervolume=hypervolume(*_numbers(sampled), reference=self._reference),
             sampled=len(sampled),
-            exact=self._study.settings.search.exact and self._front.exact,
+            exact=self._study.settings.search.exact and self._front.exact and self._front.complete,
             split_sizes=dict(data.split_sizes),
             classes=data.classes,
         )
@@ -349,6 +417,17 @@ def operating_point(
         validation=evaluate(answers.confidence, answers.correct, flops, thresholds),
         source="sampled",
     )
+
+
+def _keep_file(study: Study) -> None:
+    """Keep the resolved study file, by which the study is found by its name."""
+    path = study.folder / "study.toml"
+    partial = path.with_name(f"study.toml.{os.getpid()}.partial")
+    try:
+        partial.write_text(study.to_toml(), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tracking.StudyRun:

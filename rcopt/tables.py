@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # Both stand on torch, which tables of numbers need not load.
     from rcopt.choose import Choice
     from rcopt.serving import Answer
+    from rcopt.study import Status
 
 
 #: Columns that a table for people fits in.
@@ -101,6 +102,54 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
             ]
         )
     return text.getvalue().rstrip("\n")
+
+
+def status_table(name: str, status: "Status") -> str:
+    """Return how far a study is."""
+    lines = [
+        f"{name}: {status.sampled} of {status.total} trials, {status.exact} points of exact "
+        "fronts among the study's trials"
+    ]
+    lines += [
+        f"training a stage: {holder.owner}, since {holder.since:%Y-%m-%d %H:%M} UTC"
+        for holder in status.training
+    ]
+    results = status.results
+    if results is None or status.sampled_share is None:
+        return "\n".join([*lines, "no front yet: it is there with the first cascade"])
+    accuracy, flops = results.reference
+    return "\n".join(
+        [
+            *lines,
+            "",
+            stage_table(results),
+            "",
+            f"front: {len(results.points)} points, hypervolume {results.hypervolume:.4g} "
+            f"(reference {100 * accuracy:.1f} %, {mflops(flops)} MFLOPs)",
+            f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it",
+        ]
+    )
+
+
+def status_tree(name: str, status: "Status") -> dict[str, Any]:
+    """Return how far a study is, for JSON."""
+    results = status.results
+    return {
+        "study": name,
+        "trials": status.sampled,
+        "trials_total": status.total,
+        "exact_trials": status.exact,
+        "training": [
+            {"owner": holder.owner, "since": holder.since.isoformat()}
+            for holder in status.training
+        ],
+        "stages": [] if results is None else [s.stage.name for s in results.stages],
+        "front_points": 0 if results is None else len(results.points),
+        "reference": None if results is None else list(results.reference),
+        "hypervolume": None if results is None else results.hypervolume,
+        "sampled_hypervolume": None if results is None else results.sampled_hypervolume,
+        "sampled_share": status.sampled_share,
+    }
 
 
 def stage_table(results: Results) -> str:
