@@ -1,7 +1,7 @@
 """Train a stage once, ever: content key, claim, training, publication."""
 
 import hashlib
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -109,6 +109,8 @@ def obtain_stage(
         found = workshop.tracker.find_stage(key)
         if found is not None:
             workshop.tracker.reuse_stage(run, found)
+            # Whoever stored it may have been killed before it could tidy up.
+            _clear(_checkpoint(workshop, key))
             return found, "stored"
         with workshop.claims.claim(key) as alive:
             # Another process may have published it between the look above and the claim.
@@ -138,7 +140,7 @@ def _make(
     model = build(backbone, n_classes, weights=_weights(workshop.study), seed=settings.seed)
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
-    checkpoint = workshop.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
+    checkpoint = _checkpoint(workshop, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     run_id = workshop.tracker.start_stage(run, key, stage, _params(settings, cost))
     try:
@@ -183,20 +185,19 @@ def _make(
             seconds=seconds,
             details=_details(workshop, recipe.epochs, seconds),
         )
-        with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
-            files = {
-                tracking.PREDICTIONS: Path(folder) / tracking.PREDICTIONS,
-                tracking.WEIGHTS: Path(folder) / tracking.WEIGHTS,
-            }
-            save_stage(files[tracking.PREDICTIONS], trained)
-            save_weights(
-                files[tracking.WEIGHTS],
-                model,
-                backbone=backbone,
-                n_classes=n_classes,
-                resolution=resolution,
-            )
-            published = workshop.tracker.finish_stage(run_id, trained, files)
+        # Named after the stage, so that what a killed process leaves here is found and removed.
+        folder = checkpoint.with_suffix(".files")
+        folder.mkdir(exist_ok=True)
+        files = {name: folder / name for name in (tracking.PREDICTIONS, tracking.WEIGHTS)}
+        save_stage(files[tracking.PREDICTIONS], trained)
+        save_weights(
+            files[tracking.WEIGHTS],
+            model,
+            backbone=backbone,
+            n_classes=n_classes,
+            resolution=resolution,
+        )
+        published = workshop.tracker.finish_stage(run_id, trained, files)
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         # The store may be what failed; the first error is the one to show.
@@ -207,8 +208,7 @@ def _make(
                 "interrupted; the next command goes on" if stopped else str(error),
             )
         raise
-    for leftover in (checkpoint, _seconds_file(checkpoint)):
-        leftover.unlink(missing_ok=True)
+    _clear(checkpoint)
     accuracy = published.predictions["validation"].accuracy
     progress.note(
         f"trained {stage.name}: validation accuracy {accuracy:.4f}, "
@@ -254,6 +254,19 @@ def _details(workshop: Workshop, epochs: int, seconds: float) -> Mapping[str, st
 def _weights(study: Study) -> str | Path:
     weights = study.settings.training.weights
     return weights if weights in ("none", "pretrained") else study.project / weights
+
+
+def _checkpoint(workshop: Workshop, key: str) -> Path:
+    return workshop.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
+
+
+def _clear(checkpoint: Path) -> None:
+    """Remove all that a training keeps beside its checkpoint, half-written files too."""
+    for leftover in checkpoint.parent.glob(f"*{checkpoint.stem}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _seconds_file(checkpoint: Path) -> Path:

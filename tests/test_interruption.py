@@ -1,0 +1,182 @@
+"""Stopped at any moment by any signal, the same command finishes the study as if undisturbed."""
+
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generated_images import make_images
+from study_helpers import (
+    TRAINED,
+    Finished,
+    runs_of,
+    start,
+    statuses,
+    stored_runs,
+    trials_of,
+    without_run_ids,
+    write_study,
+)
+
+pytest_plugins = ["tracking_fixtures"]
+pytestmark = pytest.mark.slow
+
+COMMAND = ("run", "tiny", "--format", "json")
+
+#: Before which call a command stands still when the signal comes.
+TRAINING = "rcopt.training:save_checkpoint:2"  # a first epoch is saved, a second is done
+PREDICTION = "rcopt.training:predict:2"
+PUBLICATION = "rcopt.tracking:Tracker.upload:2"  # predictions are stored, weights are not
+BETWEEN_TRIALS = "rcopt.search:Sampler.learn:2"
+AFTER_A_TRIAL = "rcopt.search:Sampler.stored:1"  # before the exact points that belong to it
+AFTER_PUBLICATION = "rcopt.stages:_clear:1"  # the stage is stored, its checkpoint is still there
+THE_END = "rcopt.study:save_results:1"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    project = new_project(folder / "project", store_template)
+    finished = start(project, folder / "run", *COMMAND).wait()
+    assert finished.code == 0, finished.err
+    (project / "front.json").write_text(finished.out)
+    return project
+
+
+def new_project(project: Path, store_template: Path) -> Path:
+    (project / "mlruns").mkdir(parents=True)
+    shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
+    make_images(project / "images")
+    write_study(project, TRAINED)
+    return project
+
+
+def stop(project: Path, folder: Path, moment: str, number: int) -> Finished:
+    """Start the command, wait for the moment, send the signal, wait for the end."""
+    command = start(project, folder, *COMMAND, pause=moment)
+    command.wait_until_paused()
+    command.signal(number)
+    return command.wait()
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        ((TRAINING, signal.SIGINT), (PREDICTION, signal.SIGTERM), (AFTER_A_TRIAL, signal.SIGKILL)),
+        (
+            (TRAINING, signal.SIGKILL),
+            (PREDICTION, signal.SIGINT),
+            (BETWEEN_TRIALS, signal.SIGTERM),
+        ),
+        (
+            (TRAINING, signal.SIGTERM),
+            (PREDICTION, signal.SIGKILL),
+            (BETWEEN_TRIALS, signal.SIGINT),
+        ),
+        (
+            (PUBLICATION, signal.SIGKILL),
+            (BETWEEN_TRIALS, signal.SIGKILL),
+            (THE_END, signal.SIGKILL),
+        ),
+        (
+            (PUBLICATION, signal.SIGINT),
+            (AFTER_PUBLICATION, signal.SIGKILL),
+            (THE_END, signal.SIGTERM),
+        ),
+    ],
+    ids=lambda stops: "-".join(
+        f"{number.name}@{moment.split(':')[1].split('.')[-1]}" for moment, number in stops
+    ),
+)
+def test_a_stopped_study_is_finished_by_the_same_command_as_if_undisturbed(
+    tmp_path: Path,
+    store_template: Path,
+    undisturbed: Path,
+    stops: tuple[tuple[str, signal.Signals], ...],
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    for moment, number in stops:
+        complete = {run.run_id for run in runs_of(project, "stage", "FINISHED")}
+        trials = (project / "mlruns/studies/tiny/trials.journal").exists() and trials_of(project)
+        finished = stop(project, tmp_path / moment.replace(":", "-"), moment, number)
+        if number == signal.SIGKILL:
+            assert finished.code == -number
+        else:
+            assert finished.code == 130
+            assert "interrupted; what is done is kept" in finished.err
+            assert "Traceback" not in finished.err
+            assert "RUNNING" not in {run.status for run in stored_runs(project)}
+            assert statuses(project, "study") == {"KILLED": 1}
+        assert finished.out == ""
+        # What was complete still is, and is not made again.
+        assert complete <= {run.run_id for run in runs_of(project, "stage", "FINISHED")}
+        assert trials_of(project)[: len(trials or ())] == (trials or [])
+    last = start(project, tmp_path / "last", *COMMAND).wait()
+    assert last.code == 0, last.err
+    assert_equal_to_undisturbed(project, undisturbed, last.out)
+
+
+def assert_equal_to_undisturbed(project: Path, undisturbed: Path, front: str) -> None:
+    expected = (undisturbed / "front.json").read_text()
+    assert without_run_ids(front) == without_run_ids(expected)
+    assert trials_of(project) == trials_of(undisturbed)
+    assert "RUNNING" not in {run.status for run in stored_runs(project)}
+    # No stage was trained to its end twice, no trial was logged twice or lost.
+    assert statuses(project, "stage")["FINISHED"] == statuses(undisturbed, "stage")["FINISHED"]
+    assert logged(project) == logged(undisturbed)
+    assert {r.tags["rcopt.point"] for r in runs_of(project, "cascade") if pareto(r.tags)} == {
+        r.tags["rcopt.point"] for r in runs_of(undisturbed, "cascade") if pareto(r.tags)
+    }
+    checkpoints = project / "mlruns" / "checkpoints"
+    assert list(checkpoints.iterdir()) == []
+
+
+def logged(project: Path) -> Counter[str]:
+    return Counter(
+        run.tags["rcopt.trial"]
+        for run in runs_of(project, "cascade")
+        if run.status == "FINISHED" and run.tags["rcopt.trial"] != "none"
+    )
+
+
+def pareto(tags: Any) -> bool:
+    return bool(tags.get("rcopt.pareto") == "true")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_training_goes_on_from_the_last_epoch(
+    tmp_path: Path, store_template: Path, number: signal.Signals
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    first = stop(project, tmp_path / "first", TRAINING, number)
+    (line,) = [line for line in first.err.splitlines() if line.startswith("train ")]
+    stage = line.split(":")[0]
+    assert f"{stage}: 1/2" in line
+    (left,) = runs_of(project, "stage")
+    second = stop(project, tmp_path / "second", PREDICTION, signal.SIGKILL)
+    assert f"{stage}: 1/2" not in second.err
+    assert f"{stage}: 2/2" in second.err
+    # The run that was left tells what became of it, the new one has the epochs of its own.
+    old, new = runs_of(project, "stage")
+    assert (old.run_id, old.status) == (left.run_id, "KILLED")
+    assert old.tags["rcopt.reason"]
+    assert len(new.metrics["train/loss"]) == 1
+
+
+def test_a_stage_that_another_process_trains_is_waited_for(
+    tmp_path: Path, store_template: Path, undisturbed: Path
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    first = start(project, tmp_path / "first", *COMMAND, pause=TRAINING)
+    first.wait_until_paused()
+    second = start(project, tmp_path / "second", *COMMAND)
+    second.wait_until_told("another process is training it")
+    second.signal(signal.SIGINT)
+    assert second.wait().code == 130
+    first.signal(signal.SIGKILL)
+    first.wait()
+    last = start(project, tmp_path / "last", *COMMAND).wait()
+    assert last.code == 0, last.err
+    assert_equal_to_undisturbed(project, undisturbed, last.out)
