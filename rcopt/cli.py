@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     repeats.add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
     repeats.add_argument("--format", choices=["table", "json"], default="table")
 
+    export = _command(commands, "export", _export, "write a study's predictions for others")
+    export.add_argument("folder", help="gets one file per stage; source = 'predictions' reads it")
+
     ui = commands.add_parser("ui", help="the MLflow UI on this project's store, on loopback")
     ui.set_defaults(command=_ui)
     ui.add_argument("study", nargs="?", help="open on this study's front")
@@ -349,6 +352,18 @@ def _repeats(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.to_dict(), indent=1))
     else:
         print(tables.repeats_table(found))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from rcopt.config import load_study
+    from rcopt.study import export_predictions
+
+    for path in export_predictions(
+        load_study(arguments.study, arguments.overrides), Path(arguments.folder)
+    ):
+        print(path)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

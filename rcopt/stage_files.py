@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rcopt.cascade import Stage
 from rcopt.errors import InputError
@@ -41,7 +41,8 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
         "images": images,
     }
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"format": FORMAT, "stage": json.dumps(header)})
+    # As bytes: safetensors' own files are readable by their owner alone.
+    partial.write_bytes(save(tensors, {"format": FORMAT, "stage": json.dumps(header)}))
     partial.replace(path)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
+from rcopt.stage_files import save_stage
 from rcopt.sweep import extend_front, study_front
 
 #: How many points of a front are shown, made trials and given runs of their own.
@@ -152,6 +154,27 @@ def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage
                 f"'rcopt run {study.name}' trains it again"
             )
     return [found[summary.key] for summary in wanted]
+
+
+def export_predictions(study: Study, folder: Path) -> list[Path]:
+    """Write the predictions of a study's stages on the held-out splits, one file a stage.
+
+    A study with ``source = "predictions"`` on the folder repeats search, front and report
+    without images or training.
+
+    Raises:
+        InputError: If the study has no front yet, or the store lost a stage.
+    """
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for trained in trained_stages(study, tracker):
+        held_out = dict(trained.predictions)
+        held_out.pop("train", None)
+        path = folder / f"{trained.stage.name}.safetensors"
+        save_stage(path, replace(trained, predictions=held_out))
+        written.append(path)
+    return written
 
 
 def shown(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -360,8 +383,12 @@ class _Runner:
         )
 
     def _front_points(self, trials: Sequence[OperatingPoint]) -> list[OperatingPoint]:
-        """Return the front over all that is known; a trial wins over an equal exact point."""
-        everything = [*trials, *self._front.points]
+        """Return the front over all that is known.
+
+        Of equal points the one with fewer stages wins, then the trial: a stage that answers
+        nothing on validation would only be carried along.
+        """
+        everything = sorted([*trials, *self._front.points], key=lambda p: len(p.cascade.stages))
         accuracy, flops = _numbers(everything)
         kept = np.flatnonzero(non_dominated(accuracy, flops))
         return [everything[i] for i in kept[np.argsort(flops[kept])].tolist()]
