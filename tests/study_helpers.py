@@ -98,7 +98,7 @@ class Finished:
     err: str
 
 
-def run_rcopt(project: Path, *arguments: str, timeout: float = 110) -> Finished:
+def run_rcopt(project: Path, *arguments: str, timeout: float = 250) -> Finished:
     """Run the real command in a fresh interpreter, away from any terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "rcopt.cli", *arguments],
@@ -119,7 +119,7 @@ class Command:
     process: BaseProcess
     folder: Path
 
-    def wait(self, timeout: float = 100) -> Finished:
+    def wait(self, timeout: float = 250) -> Finished:
         """Wait for its end; the code is minus the signal if one killed it."""
         self.process.join(timeout)
         code = self.process.exitcode
@@ -141,7 +141,7 @@ class Command:
         """Wait until it has written something to standard error."""
         self._wait_until(lambda: text in self.err)
 
-    def _wait_until(self, there: Callable[[], bool], timeout: float = 100) -> None:
+    def _wait_until(self, there: Callable[[], bool], timeout: float = 250) -> None:
         end = time.monotonic() + timeout
         while not there():
             if not self.process.is_alive():

@@ -159,11 +159,17 @@ def test_an_unknown_study_name_lists_the_known_ones(
     assert_nothing_begun(images)
 
 
-@pytest.mark.parametrize("command", ["front", "status"])
-def test_a_study_that_was_not_run_has_no_front(
-    images: Path, refused: Refused, command: str
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("front", "tiny: no front yet; 'rcopt run' makes one"),
+        ("status", "tiny: not started yet; 'rcopt run "),
+    ],
+)
+def test_a_study_that_was_not_run_has_nothing_to_show(
+    images: Path, refused: Refused, command: str, message: str
 ) -> None:
-    assert refused(command, "tiny").startswith("tiny: no front yet; 'rcopt run' makes one")
+    assert refused(command, "tiny").startswith(message)
     assert_nothing_begun(images)
 
 

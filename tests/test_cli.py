@@ -35,6 +35,8 @@ from rcopt import backbones, training
 from rcopt.cli import main
 
 pytest_plugins = ["tracking_fixtures"]
+# The first test to run makes the study that most others look at.
+pytestmark = pytest.mark.timeout(300)
 
 
 def new_project(project: Path, store_template: Path, text: str = TRAINED) -> Path:
@@ -206,6 +208,8 @@ def test_status_tells_what_is_trained_and_how_close_the_search_came(
 ) -> None:
     told = json.loads(command(project, tmp_path, "status", "tiny", "--format", "json").out)
     assert (told["study"], told["trials"], told["trials_total"]) == ("tiny", 6, 6)
+    assert told["exact_trials"] == len(trials_of(project)) - 6
+    assert told["training"] == []
     assert told["stages"] == [
         f"mobilenet_v2-{width}@{side}" for side in (8, 16) for width in ("0.1", "0.25")
     ]
@@ -213,7 +217,8 @@ def test_status_tells_what_is_trained_and_how_close_the_search_came(
     assert told["sampled_share"] == told["sampled_hypervolume"] / told["hypervolume"]
     text = command(project, tmp_path, "status", "tiny").out
     assert max(map(len, text.splitlines())) <= 100
-    assert "tiny: 6 of 6 trials, 4 stages trained" in text
+    assert text.startswith("tiny: 6 of 6 trials, ")
+    assert all(name in text for name in told["stages"])
     assert f"sampled trials alone reach {100 * told['sampled_share']:.1f} %" in text
 
 

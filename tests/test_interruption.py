@@ -21,7 +21,7 @@ from study_helpers import (
 )
 
 pytest_plugins = ["tracking_fixtures"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COMMAND = ("run", "tiny", "--format", "json")
 
@@ -32,7 +32,7 @@ PUBLICATION = "rcopt.tracking:Tracker.upload:2"  # predictions are stored, weigh
 BETWEEN_TRIALS = "rcopt.search:Sampler.learn:2"
 AFTER_A_TRIAL = "rcopt.search:Sampler.stored:1"  # before the exact points that belong to it
 AFTER_PUBLICATION = "rcopt.stages:_clear:1"  # the stage is stored, its checkpoint is still there
-THE_END = "rcopt.study:save_results:1"
+THE_END = "rcopt.tracking:Tracker.mark_front:1"
 
 
 @pytest.fixture(scope="module")

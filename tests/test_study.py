@@ -23,7 +23,7 @@ from rcopt.errors import InputError, WorkError
 from rcopt.material import StoredPredictions
 from rcopt.predictions import Split
 from rcopt.progress import Progress
-from rcopt.study import front, run, trained_stages
+from rcopt.study import front, run, status, trained_stages
 from rcopt.tracking import open_tracker
 
 pytest_plugins = ["tracking_fixtures"]
@@ -185,8 +185,18 @@ def test_an_interrupted_study_says_so_in_its_run(new_study: NewStudy) -> None:
     assert study_run.status == "KILLED"
     assert "the same command continues" in study_run.tags["rcopt.reason"]
     assert sources(study)["sampled"] == 3
-    with pytest.raises(InputError, match="no front yet"):
+    # What the stages so far can do is there already.
+    assert status(study).sampled == 3
+    assert {p.test is None for p in front(study)} == {False}
+
+
+def test_a_study_that_was_not_started_has_neither_status_nor_front(new_study: NewStudy) -> None:
+    study = new_study()
+    with pytest.raises(InputError, match="not started yet; 'rcopt run"):
+        status(study)
+    with pytest.raises(InputError, match="no front yet; 'rcopt run'"):
         front(study)
+    assert not study.folder.exists()
 
 
 def test_two_processes_on_one_study_never_overshoot_its_total(
