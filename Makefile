@@ -14,7 +14,7 @@ demo: .venv/ready  ## set up, run the embedded study, print its front
 	@echo "  $(BIN)/rcopt select digits --max-drop 0.01    one configuration"
 
 test: lint  ## set up, lint, check types, run every test
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	@$(BIN)/ruff check .
