@@ -380,7 +380,7 @@ def _ui(arguments: argparse.Namespace) -> None:
         study = load_study(arguments.study)
         project, uri, name = study.project, study.settings.tracking.uri, study.name
         if arguments.dashboard:
-            storage = study.settings.search.storage
+            storage = study.storage
             if storage == "journal":
                 storage = str(study.folder / "trials.journal")
     serve(

@@ -193,6 +193,15 @@ class Study:
         root = self.settings.data.root
         return None if root is None else self.project / Path(root).expanduser()
 
+    @property
+    def storage(self) -> str:
+        """Where trials are kept; the path of an SQLite file belongs to the project."""
+        storage = self.settings.search.storage
+        scheme, slashes, path = storage.partition(":///")
+        if not scheme.startswith("sqlite") or not path or path.startswith(":memory:"):
+            return storage
+        return f"{scheme}{slashes}{self.project / path}"
+
     def to_toml(self) -> str:
         """Return the resolved study file, every default spelled out."""
         return _to_toml(self.settings.model_dump(mode="json"))

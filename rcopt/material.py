@@ -177,7 +177,7 @@ class TrainableStages:
             study=study,
             dataset=dataset,
             tracker=tracker,
-            claims=open_claims(settings.search.storage, study.project / "mlruns" / "claims"),
+            claims=open_claims(study.storage, study.project / "mlruns" / "claims"),
             progress=progress,
             device=self._device,
         )

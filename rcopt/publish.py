@@ -42,7 +42,7 @@ def publish_report(
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     stages = trained_stages(study, tracker)
     by_name = {(t.stage.resolution, t.stage.backbone): t.stage for t in stages}
-    stored = search.Trials(study.settings.search.storage, study.name, study.folder, None)
+    stored = search.Trials(study.storage, study.name, study.folder, None)
     trials = [
         search.trial_point(trial, lambda r, b: by_name[(r, b)])
         for trial in stored.all()

@@ -49,7 +49,7 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     material = open_material(study, tracker, progress)
     stored = search.Trials(
-        study.settings.search.storage,
+        study.storage,
         study.name,
         study.folder,
         {**identity(study.settings), "data.digest": material.data.digest},
@@ -122,9 +122,9 @@ def status(study: Study) -> Status:
     if not (study.folder / "study.toml").is_file():
         raise InputError(f"{study.name}: not started yet; 'rcopt run {study.file}' starts it")
     search_settings = study.settings.search
-    stored = search.Trials(search_settings.storage, study.name, study.folder, None)
+    stored = search.Trials(study.storage, study.name, study.folder, None)
     sources = [search.trial_source(trial) for trial in stored.all()]
-    claims = open_claims(search_settings.storage, study.project / "mlruns" / "claims")
+    claims = open_claims(study.storage, study.project / "mlruns" / "claims")
     path = study.folder / "results.json"
     return Status(
         sampled=sources.count("sampled"),

@@ -122,6 +122,24 @@ def test_paths_belong_to_the_project_and_home_is_expanded(
     assert load_study("mine", ["data.source=digits"]).root is not None
 
 
+@pytest.mark.parametrize(
+    ("storage", "expected"),
+    [
+        ("journal", "journal"),
+        ("sqlite:///optuna.db", "sqlite:///{project}/optuna.db"),
+        ("sqlite+pysqlite:///a/b.db", "sqlite+pysqlite:///{project}/a/b.db"),
+        ("sqlite:////abs/b.db", "sqlite:////abs/b.db"),
+        ("postgresql+psycopg://me@host/db", "postgresql+psycopg://me@host/db"),
+    ],
+)
+def test_an_sqlite_file_of_trials_belongs_to_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch, storage: str, expected: str
+) -> None:
+    study = load_study("mine", [f"search.storage={storage}"])
+    monkeypatch.chdir("/")
+    assert study.storage == expected.format(project=project)
+
+
 # --- what is refused ---
 
 
