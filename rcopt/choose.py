@@ -17,7 +17,7 @@ from rcopt.pool import TrainedStage
 from rcopt.predictions import Split
 from rcopt.results import StageSummary, load_results
 from rcopt.selection import by_max_drop, by_max_flops, by_min_accuracy, by_trial, knee
-from rcopt.study import trained_stages
+from rcopt.stored_stages import trained_stages
 
 _SHOWN: tuple[Split, Split] = ("validation", "test")
 

@@ -241,15 +241,16 @@ def _print_front(results: Any, points: Sequence[Any]) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     import json
 
-    from rcopt import study, tables
+    from rcopt import tables
     from rcopt.config import load_study
+    from rcopt.status import status
 
     loaded = load_study(arguments.study, arguments.overrides)
-    status = study.status(loaded)
+    now = status(loaded)
     if arguments.format == "json":
-        print(json.dumps(tables.status_tree(loaded.name, status), indent=1))
+        print(json.dumps(tables.status_tree(loaded.name, now), indent=1))
     else:
-        print(tables.status_table(loaded.name, status))
+        print(tables.status_table(loaded.name, now))
 
 
 def _select(arguments: argparse.Namespace) -> None:
@@ -358,7 +359,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from rcopt.config import load_study
-    from rcopt.study import export_predictions
+    from rcopt.stored_stages import export_predictions
 
     for path in export_predictions(
         load_study(arguments.study, arguments.overrides), Path(arguments.folder)

@@ -15,7 +15,7 @@ from rcopt.report import write_report
 from rcopt.report.thumbnails import thumbnails
 from rcopt.report_data import StudyFacts, report_data
 from rcopt.results import load_results
-from rcopt.study import trained_stages
+from rcopt.stored_stages import trained_stages
 
 _SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops")
 

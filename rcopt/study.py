@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,16 +12,14 @@ from optuna.trial import FrozenTrial
 from rcopt import search, tracking
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
-from rcopt.claims import Holder, open_claims
 from rcopt.config import Study, identity
-from rcopt.errors import InputError, WorkError
+from rcopt.errors import WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
-from rcopt.material import Material, StageKey, open_material, read_predictions
+from rcopt.material import Material, StageKey, open_material
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
-from rcopt.stage_files import save_stage
 from rcopt.sweep import extend_front, study_front
 
 #: How many points of a front are shown, made trials and given runs of their own.
@@ -85,96 +82,6 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
     """
     points = load_results(study.folder / "results.json").points
     return list(points if everything else shown(points))
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a study is.
-
-    Attributes:
-        sampled: Sampled trials that are stored now.
-        exact: Points of exact fronts among the trials.
-        total: Sampled trials the study is to have.
-        training: Stages being trained now in this project: who holds them, since when.
-        results: What is known of the front; None before the first cascade.
-    """
-
-    sampled: int
-    exact: int
-    total: int
-    training: tuple[Holder, ...]
-    results: Results | None
-
-    @property
-    def sampled_share(self) -> float | None:
-        """Hypervolume of the sampled trials as a share of the front's, for the same stages."""
-        if self.results is None or not self.results.hypervolume:
-            return None
-        return self.results.sampled_hypervolume / self.results.hypervolume
-
-
-def status(study: Study) -> Status:
-    """Say how far a study is, also while it runs elsewhere; nothing is loaded but numbers.
-
-    Raises:
-        InputError: If the study was never started.
-    """
-    if not (study.folder / "study.toml").is_file():
-        raise InputError(f"{study.name}: not started yet; 'rcopt run {study.file}' starts it")
-    search_settings = study.settings.search
-    stored = search.Trials(study.storage, study.name, study.folder, None)
-    sources = [search.trial_source(trial) for trial in stored.all()]
-    claims = open_claims(study.storage, study.project / "mlruns" / "claims")
-    path = study.folder / "results.json"
-    return Status(
-        sampled=sources.count("sampled"),
-        exact=sources.count("exact"),
-        total=search_settings.trials,
-        training=tuple(claims.held()),
-        results=load_results(path) if path.is_file() else None,
-    )
-
-
-def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage]:
-    """Return the stages a study's front rests on, with their predictions on every split.
-
-    Raises:
-        InputError: If the study has no front yet, or the store lost a stage.
-    """
-    wanted = load_results(study.folder / "results.json").stages
-    if study.settings.data.source == "predictions":
-        known = read_predictions(study)
-        found = {trained.key: trained for trained in known.values()}
-    else:
-        found = tracker.find_stages(summary.key for summary in wanted)
-    for summary in wanted:
-        if summary.key not in found:
-            raise InputError(
-                f"{study.name}: the predictions of {summary.stage.name} are no longer stored; "
-                f"'rcopt run {study.name}' trains it again"
-            )
-    return [found[summary.key] for summary in wanted]
-
-
-def export_predictions(study: Study, folder: Path) -> list[Path]:
-    """Write the predictions of a study's stages on the held-out splits, one file a stage.
-
-    A study with ``source = "predictions"`` on the folder repeats search, front and report
-    without images or training.
-
-    Raises:
-        InputError: If the study has no front yet, or the store lost a stage.
-    """
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for trained in trained_stages(study, tracker):
-        held_out = dict(trained.predictions)
-        held_out.pop("train", None)
-        path = folder / f"{trained.stage.name}.safetensors"
-        save_stage(path, replace(trained, predictions=held_out))
-        written.append(path)
-    return written
 
 
 def shown(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:

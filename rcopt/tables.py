@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     # Both stand on torch, which tables of numbers need not load.
     from rcopt.choose import Choice
     from rcopt.serving import Answer
-    from rcopt.study import Status
+    from rcopt.status import Status
 
 
 #: Columns that a table for people fits in.

@@ -15,7 +15,8 @@ from rcopt.errors import InputError
 from rcopt.outcomes import outcomes
 from rcopt.packaging import load_cascade
 from rcopt.serving import predict_files
-from rcopt.study import front, trained_stages
+from rcopt.stored_stages import trained_stages
+from rcopt.study import front
 from rcopt.tracking import open_tracker
 
 pytest_plugins = ["tracking_fixtures"]

@@ -23,7 +23,9 @@ from rcopt.errors import InputError, WorkError
 from rcopt.material import StoredPredictions
 from rcopt.predictions import Split
 from rcopt.progress import Progress
-from rcopt.study import front, run, status, trained_stages
+from rcopt.status import status
+from rcopt.stored_stages import trained_stages
+from rcopt.study import front, run
 from rcopt.tracking import open_tracker
 
 pytest_plugins = ["tracking_fixtures"]
@@ -286,6 +288,19 @@ def test_settings_that_change_no_number_may_change(new_study: NewStudy) -> None:
         )
     )
     assert results.sampled == 10
+
+
+def test_trials_in_a_database_of_the_project_give_the_same_study(new_study: NewStudy) -> None:
+    in_database, in_journal = new_study("search.storage=sqlite:///optuna.db"), new_study()
+    assert run(in_database).hypervolume == run(in_journal).hypervolume
+    assert (in_database.project / "optuna.db").is_file()
+    assert status(in_database).sampled == 8
+    assert run(in_database, trials=9).sampled == 9
+
+
+def test_of_equal_points_the_front_names_the_one_with_fewer_stages(new_study: NewStudy) -> None:
+    for point in run(new_study("search.sampler=random"), trials=20).points:
+        assert point.validation.reach_rates[-1] > 0
 
 
 def test_a_study_can_be_named_anew_to_change_a_setting(new_study: NewStudy) -> None:
