@@ -2,8 +2,10 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from study_helpers import (
     SIZES,
@@ -23,6 +25,7 @@ from rcopt.errors import InputError, WorkError
 from rcopt.material import StoredPredictions
 from rcopt.predictions import Split
 from rcopt.progress import Progress
+from rcopt.stage_files import load_stage, save_stage
 from rcopt.status import status
 from rcopt.stored_stages import trained_stages
 from rcopt.study import front, run
@@ -299,7 +302,21 @@ def test_trials_in_a_database_of_the_project_give_the_same_study(new_study: NewS
 
 
 def test_of_equal_points_the_front_names_the_one_with_fewer_stages(new_study: NewStudy) -> None:
-    for point in run(new_study("search.sampler=random"), trials=20).points:
+    study = new_study("search.sampler=random", "search.exact_trials=0")
+    for path in (study.project / "stored").iterdir():
+        # Always equally sure: the images leave all together, at the first stage or the last.
+        trained = load_stage(path)
+        steady = {}
+        for split, p in trained.predictions.items():
+            first = p.probabilities[:, :1] >= 0.5
+            sure = np.where(first, [0.75, 0.25], [0.25, 0.75]).astype(np.float32)
+            steady[split] = replace(p, probabilities=sure)
+        save_stage(path, replace(trained, predictions=steady))
+    results = run(study, trials=12)
+    idle = [t for t in trials_of(study.project) if 0.0 in t["thresholds"]]
+    assert idle
+    assert len(results.points) >= 2
+    for point in results.points:
         assert point.validation.reach_rates[-1] > 0
 
 
