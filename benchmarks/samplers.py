@@ -254,9 +254,9 @@ def _band(axes: Axes, x: Sequence[int], band: Mapping[str, list[float]], style: 
 
 def _text(band: Mapping[str, float | None]) -> str:
     low, median, high = (
-        "-" if band[k] is None else f"{band[k]:.0f}" for k in ("low", "median", "high")
+        "never" if band[k] is None else f"{band[k]:.0f}" for k in ("low", "median", "high")
     )
-    return f"{median} ({low}-{high})"
+    return f"{median} ({low} to {high})"
 
 
 def _share(arm: Mapping[str, Any], trial: int) -> str:
@@ -264,7 +264,7 @@ def _share(arm: Mapping[str, Any], trial: int) -> str:
         return "-"
     at = arm["trials"].index(trial)
     low, median, high = (f"{100 * arm['by_trial'][k][at]:.1f}" for k in ("low", "median", "high"))
-    return f"{median} ({low}-{high})"
+    return f"{median} ({low} to {high})"
 
 
 def _options() -> argparse.Namespace:
