@@ -70,7 +70,7 @@ def main() -> int:
 def skipped(name: str) -> str:
     """Return why a benchmark cannot be run here, nothing if it can."""
     if name == "logging_cost" and find_spec("optuna_integration") is None:
-        return "needs pip install optuna-integration, which it compares with"
+        return "needs optuna-integration to compare with: pip install -e '.[bench]'"
     if name == "answers" and not any(RECORDED.glob("*.safetensors")):
         return f"needs recorded stages in studies/{RECORDED.name}"
     if name == "training" and IMAGES not in os.environ:
