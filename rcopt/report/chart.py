@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -193,7 +194,9 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
         ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
-        if len(ticks) <= count:
+        # The nearest two, such as 9 and 10, need room for their labels too.
+        nearest = min((math.log(b / a) for a, b in pairwise(ticks)), default=math.inf)
+        if len(ticks) <= count and nearest >= 0.6 * math.log(high / low) / count:
             break
     return ticks if len(ticks) >= 2 else linear_ticks(low, high, count)
 
