@@ -206,7 +206,8 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     _print_front(results, points)
     name = loaded.name
-    print(f"\nnext: rcopt status {name}    rcopt front {name} --all    rcopt ui {name}")
+    if not arguments.quiet:
+        _say(f"\nnext: rcopt status {name}\n      rcopt report {name}\n      rcopt ui {name}")
 
 
 def _front(arguments: argparse.Namespace) -> None:

@@ -75,8 +75,6 @@ class StageSettings(_Section):
         for names in self.table().values():
             if len(set(names)) != len(names):
                 raise ValueError(f"backbones are named twice in {list(names)}")
-            if not names:
-                raise ValueError("backbones must not be empty")
         return self
 
     def table(self) -> dict[int, tuple[str, ...]]:
@@ -152,8 +150,13 @@ class StudySettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.data.source != "predictions" and not self.stages.table():
-            raise ValueError("stages.resolutions and stages.backbones are needed")
+        # Stored predictions say themselves which backbones there are.
+        if self.data.source != "predictions":
+            table = self.stages.table()
+            if not table:
+                raise ValueError("stages.resolutions and stages.backbones are needed")
+            if not all(table.values()):
+                raise ValueError("stages.backbones must not be empty")
         top = max(self.stages.resolutions, default=0)
         if self.data.base_side is not None and self.data.base_side < top:
             raise ValueError(

@@ -82,7 +82,7 @@ def test_running_prints_the_front_and_nothing_else_on_standard_output(project: P
     assert re.fullmatch(r"\d+ of \d+ points, 4 trained stages", lines[1])
     assert lines[2] == "images: 24 train, 12 validation, 12 test"
     assert lines[4].startswith("cascade (stage, threshold, next)")
-    assert lines[-1].startswith("next: rcopt status tiny")
+    assert "next: rcopt status tiny" in (project / "err").read_text()
     assert max(map(len, lines)) <= 100
 
 
@@ -98,7 +98,7 @@ def test_progress_away_from_a_terminal_is_plain_lines_on_standard_error(project:
         for epoch in (1, 2):
             assert re.search(rf"^train {name}: {epoch}/2  loss \d+\.\d+  \d+ images/s$", err, re.M)
         assert re.search(rf"^trained {name}: validation accuracy 0\.\d+, \d\.\d MMACs", err, re.M)
-    assert lines[-1].startswith("trials: 6/6  4 stages")
+    assert any(line.startswith("trials: 6/6  4 stages") for line in lines)
     assert "Warning" not in err
 
 

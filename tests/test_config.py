@@ -412,3 +412,9 @@ def test_flatten_joins_the_keys_of_nested_tables() -> None:
         "b.c.d": [2],
         "b.e": None,
     }
+
+
+def test_stored_predictions_may_be_narrowed_to_resolutions_alone(tmp_path: Path) -> None:
+    file = tmp_path / "some.toml"
+    file.write_text('[data]\nsource = "predictions"\nroot = "p"\n[stages]\nresolutions = [32]\n')
+    assert load_study(file).settings.stages.resolutions == (32,)
