@@ -207,7 +207,14 @@ def _run(arguments: argparse.Namespace) -> None:
     _print_front(results, points)
     name = loaded.name
     if not arguments.quiet:
-        _say(f"\nnext: rcopt status {name}\n      rcopt report {name}\n      rcopt ui {name}")
+        from rcopt.tracking import view_link
+
+        uri = loaded.settings.tracking.uri
+        server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
+        _say(
+            f"\nnext: rcopt status {name}\n      rcopt report {name}\n      rcopt ui {name}, then"
+        )
+        _say(f"      {view_link(server, results.experiment_id)}")
 
 
 def _front(arguments: argparse.Namespace) -> None:

@@ -54,6 +54,7 @@ class Results:
         exact: Whether the front is exact over all cascades and thresholds of the stages.
         split_sizes: Images by split.
         classes: Class names.
+        experiment_id: MLflow's id of the study's experiment.
     """
 
     study: str
@@ -66,6 +67,7 @@ class Results:
     exact: bool
     split_sizes: dict[str, int]
     classes: tuple[str, ...]
+    experiment_id: str
 
 
 def save_results(path: Path, results: Results) -> None:
@@ -80,6 +82,7 @@ def save_results(path: Path, results: Results) -> None:
         "exact": results.exact,
         "split_sizes": results.split_sizes,
         "classes": list(results.classes),
+        "experiment_id": results.experiment_id,
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
     }
@@ -114,6 +117,7 @@ def load_results(path: Path) -> Results:
             exact=bool(tree["exact"]),
             split_sizes={str(k): int(v) for k, v in tree["split_sizes"].items()},
             classes=tuple(str(name) for name in tree["classes"]),
+            experiment_id=str(tree["experiment_id"]),
         )
     except FileNotFoundError:
         raise InputError(

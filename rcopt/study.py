@@ -330,6 +330,7 @@ class _Runner:
             exact=self._study.settings.search.exact and self._front.exact and self._front.complete,
             split_sizes=dict(data.split_sizes),
             classes=data.classes,
+            experiment_id=self._run.experiment_id,
         )
 
 

@@ -39,6 +39,7 @@ def results() -> Results:
         exact=True,
         split_sizes={"train": 3, "validation": 7},
         classes=("a", "ü"),
+        experiment_id="1",
     )
 
 
