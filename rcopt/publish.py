@@ -70,7 +70,7 @@ def publish_report(
     run = tracker.study_of(study.name)
     if run is not None:
         tracker.log_files(run, files[:1], "report")
-        tracker.log_files(run, [f for f in files if f.suffix == ".png"], "report/figures")
+        tracker.log_files(run, files[1:], "report/figures")
     return files
 
 
