@@ -93,7 +93,13 @@ class StoredPredictions:
             stage = trained.stage
             table[stage.resolution] = (*table.get(stage.resolution, ()), stage.backbone)
         if wanted.resolutions:
-            table = {r: table.get(r, ()) for r in wanted.resolutions}
+            absent = [r for r in wanted.resolutions if r not in table]
+            if absent:
+                raise InputError(
+                    f"{study.file.name}: stages.resolutions: {folder} holds no stage at "
+                    f"{absent[0]} pixels; it holds {', '.join(map(str, table))}"
+                )
+            table = {r: table[r] for r in wanted.resolutions}
         for resolution, names in wanted.table().items():
             missing = [n for n in names if (resolution, n) not in self._stages]
             if missing:
