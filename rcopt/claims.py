@@ -22,8 +22,8 @@ from typing import LiteralString, Protocol
 
 from filelock import FileLock, Timeout
 
-from rcopt.errors import WorkError
-from rcopt.postgres import PostgresServer, UnreachableError, is_postgres
+from rcopt.errors import UnreachableError, WorkError
+from rcopt.postgres import PostgresServer, is_postgres
 
 #: Raises `ClaimLost` when the claim may have passed to another worker.
 Alive = Callable[[], None]
@@ -74,18 +74,19 @@ class Claims(Protocol):
         ...
 
 
-def open_claims(storage: str, folder: Path) -> Claims:
+def open_claims(storage: str, folder: Path, lease: float = 90.0) -> Claims:
     """Return the claims that suit a storage: leases on PostgreSQL, else file locks.
 
     Args:
         storage: ``journal``, or the SQLAlchemy URL of an SQLite or PostgreSQL database.
         folder: Where file locks lie; one folder for all who must exclude each other.
+        lease: How long a lease lasts without renewal, in seconds.
 
     Raises:
         InputError: If the storage is of another kind, its URL is malformed, or psycopg is
             missing.
     """
-    return LeaseClaims(storage) if is_postgres(storage) else FileClaims(folder)
+    return LeaseClaims(storage, lease) if is_postgres(storage) else FileClaims(folder)
 
 
 @contextmanager

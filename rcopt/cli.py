@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rcopt.errors import InputError, WorkError
@@ -13,6 +14,7 @@ from rcopt.errors import InputError, WorkError
 _EPILOG = """\
 a study, from start to model:
   rcopt run studies/digits.toml          start it, continue it, extend it
+  rcopt worker digits                    help with it, from another terminal or machine
   rcopt status digits                    what is trained, how much of the exact front is found
   rcopt front digits                     the validation-picked Pareto front with test numbers
   rcopt ui digits                        the MLflow UI on this project's store
@@ -21,12 +23,38 @@ A study is named by its file or, once started, by its name.
 exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted (state kept)"""
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
     if not arguments.debug:
         warnings.simplefilter("ignore")
+    try:
+        with _signals():
+            return _carried_out(arguments)
+    except KeyboardInterrupt:
+        print(
+            "\nrcopt: interrupted; what is done is kept, the same command goes on", file=sys.stderr
+        )
+        return 130
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have signals stop the command soon; put back what was there before."""
+    # Where a shell started it in the background, Ctrl-C is not for this process.
+    numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _carried_out(arguments: argparse.Namespace) -> int:
     try:
         code: int = arguments.command(arguments) or 0
         sys.stdout.flush()
@@ -34,11 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, 2, arguments.debug)
     except WorkError as error:
         return _complain(error, 1, arguments.debug)
-    except KeyboardInterrupt:
-        print(
-            "\nrcopt: interrupted; what is done is kept, the same command goes on", file=sys.stderr
-        )
-        return 130
     except BrokenPipeError:
         # The reader has left; Python flushes once more when it ends, and must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,7 +110,17 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=_count, help="the study's total of trials (default: the file's)"
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    run.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="local processes that share it"
+    )
+    _retry(run)
     _format(run)
+
+    worker = _command(commands, "worker", _worker, "help with a study, beside other workers")
+    worker.add_argument("--trials", type=_count, help="the study's total, over all workers")
+    worker.add_argument("--device", help="where to train: cpu, cuda:1 (one worker per GPU)")
+    worker.add_argument("--quiet", action="store_true", help="only errors")
+    _retry(worker)
 
     status = _command(commands, "status", _status, "what is done, and how close to exact")
     status.add_argument("--format", choices=["table", "json"], default="table")
@@ -179,6 +212,14 @@ def _command(commands: Any, name: str, function: Any, text: str) -> argparse.Arg
     return parser
 
 
+def _retry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try the stages again whose training failed too often",
+    )
+
+
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
 
@@ -190,11 +231,23 @@ def _run(arguments: argparse.Namespace) -> None:
 
     loaded = load_study(arguments.study, arguments.overrides)
     shown = Shown()
+    progress = Progress() if arguments.quiet else shown
     try:
+        if arguments.workers > 1:
+            from rcopt.local_workers import run_local_workers
+
+            run_local_workers(
+                loaded,
+                arguments.workers,
+                _worker_options(arguments),
+                progress=progress,
+            )
         results = study.run(
             loaded,
             trials=arguments.trials,
-            progress=Progress() if arguments.quiet else shown,
+            # Those of local workers, who have had it already.
+            retry_failed=arguments.retry_failed and arguments.workers == 1,
+            progress=progress,
         )
     finally:
         shown.close()
@@ -215,6 +268,41 @@ def _run(arguments: argparse.Namespace) -> None:
             f"\nnext: rcopt status {name}\n      rcopt report {name}\n      rcopt ui {name}, then"
         )
         _say(f"      {view_link(server, results.experiment_id)}")
+
+
+def _worker_options(arguments: argparse.Namespace) -> list[str]:
+    options = [part for override in arguments.overrides for part in ("--set", override)]
+    if arguments.trials is not None:
+        options += ["--trials", str(arguments.trials)]
+    if arguments.retry_failed:
+        options.append("--retry-failed")
+    return options
+
+
+def _worker(arguments: argparse.Namespace) -> None:
+    from rcopt import study
+    from rcopt.config import load_study
+    from rcopt.progress import Progress, Shown
+
+    overrides = list(arguments.overrides)
+    if arguments.device is not None:
+        overrides.append(f"training.device={arguments.device}")
+    loaded = load_study(arguments.study, overrides)
+    shown = Shown()
+    try:
+        results = study.run(
+            loaded,
+            trials=arguments.trials,
+            retry_failed=arguments.retry_failed,
+            progress=Progress() if arguments.quiet else shown,
+        )
+    finally:
+        shown.close()
+    if not arguments.quiet:
+        _say(
+            f"{loaded.name}: {results.sampled} trials, {len(results.stages)} stages, "
+            f"{len(results.points)} points on the front; next: rcopt front {loaded.name}"
+        )
 
 
 def _front(arguments: argparse.Namespace) -> None:
@@ -438,7 +526,18 @@ def _count(text: str) -> int:
 
 
 def _interrupt(*_: object) -> None:
+    """Stop soon at the first signal, at once at the second."""
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
+    # From now on no server is waited for: MLflow reads these at every request.
+    os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     raise KeyboardInterrupt
+
+
+def _stop(*_: object) -> None:
+    # As safe as being killed, which every command survives.
+    os.write(2, b"\nrcopt: stopped at once; the same command goes on\n")
+    os._exit(130)
 
 
 def _complain(error: Exception, code: int, debug: bool) -> int:

@@ -101,10 +101,12 @@ class TrainingSettings(_Section):
     weights: str = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
+    attempts: int = Field(default=2, ge=1, le=100)
+    """How often a stage's training may fail before the search goes on without it."""
 
     def recipe(self) -> dict[str, Any]:
         """Return what belongs in a `rcopt.training.Recipe`."""
-        return self.model_dump(exclude={"weights", "device"})
+        return self.model_dump(exclude={"weights", "device", "attempts"})
 
 
 class AnswerSettings(_Section):
@@ -126,6 +128,11 @@ class SearchSettings(_Section):
     """Sweep every threshold of the stages trained so far, exactly."""
     exact_trials: int = Field(default=20, ge=0, le=1_000)
     """How many points of the exact front enter the study after each newly trained stage."""
+    lease: float = Field(default=90.0, ge=1, le=3600)
+    """Seconds after which what a vanished worker held is free again, with PostgreSQL. An outage
+    of up to 0.7 of it costs no training."""
+    patience: float = Field(default=3600.0, ge=0)
+    """Longest outage of PostgreSQL or the MLflow server that is waited for, in seconds."""
 
 
 class TrackingSettings(_Section):
@@ -191,6 +198,11 @@ class Study:
         return self.project / "mlruns" / "studies" / self.name
 
     @property
+    def claims(self) -> Path:
+        """Where this machine's claims on stages lie, one folder for all studies."""
+        return self.project / "mlruns" / "claims"
+
+    @property
     def root(self) -> Path | None:
         """The data folder, absolute."""
         root = self.settings.data.root
@@ -252,7 +264,7 @@ def identity(settings: StudySettings) -> dict[str, Any]:
     Left out: how many trials, which sampler, where things are stored, the device.
     """
     flat = flatten(settings.model_dump(mode="json"))
-    free = ("search.", "tracking.", "training.device", "name", "data.root")
+    free = ("search.", "tracking.", "training.device", "training.attempts", "name", "data.root")
     return {key: value for key, value in flat.items() if not key.startswith(free)}
 
 

@@ -10,3 +10,11 @@ class InputError(Exception):
 
 class WorkError(Exception):
     """The input was fine but the work failed; the command line exits with code 1."""
+
+
+class UnreachableError(WorkError):
+    """A server does not answer, or not as it should; the same call may succeed later."""
+
+
+class OutageError(WorkError):
+    """A server stayed away for longer than one may wait for it."""

@@ -12,16 +12,17 @@ import numpy as np
 
 from rcopt import tracking
 from rcopt.cascade import Stage
-from rcopt.claims import open_claims
+from rcopt.claims import Claims
 from rcopt.config import Study, digest
 from rcopt.cost import flops_from_macs
 from rcopt.errors import InputError
+from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
 from rcopt.predictions import SPLITS, check_aligned
 from rcopt.progress import Progress
 from rcopt.search import Space
 from rcopt.stage_files import load_stage, save_stage
-from rcopt.stages import Origin, Workshop, obtain_stage, weights_identity
+from rcopt.stages import Origin, Workshop, claim_name, obtain_stage, weights_identity
 
 if TYPE_CHECKING:
     from rcopt.data import Dataset
@@ -65,26 +66,41 @@ class Material(Protocol):
     def costs(self) -> Mapping[StageKey, Stage]:
         """Every stage of the space with its FLOPs."""
 
-    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
-        """Return a stage, training it if it never was."""
+    def obtain(
+        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
+    ) -> tuple[TrainedStage, Origin] | None:
+        """Return a stage, training it if it never was.
+
+        None if another worker is training it and ``wait`` is false.
+        """
+
+    def busy(self) -> frozenset[StageKey]:
+        """Return the stages that some worker is training now."""
 
 
-def open_material(study: Study, tracker: tracking.Tracker, progress: Progress) -> Material:
+def open_material(
+    study: Study,
+    tracker: tracking.Tracker,
+    progress: Progress,
+    *,
+    claims: Claims,
+    patience: Patience,
+) -> Material:
     """Open what the study file names.
 
     Raises:
         InputError: If data or backbones cannot be used; one line says why.
     """
     if study.settings.data.source == "predictions":
-        return StoredPredictions(study, tracker)
-    return TrainableStages(study, tracker, progress)
+        return StoredPredictions(study, tracker, patience)
+    return TrainableStages(study, tracker, progress, claims, patience)
 
 
 class StoredPredictions:
     """A folder of stage files: anyone's models, no training, no images."""
 
-    def __init__(self, study: Study, tracker: tracking.Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, study: Study, tracker: tracking.Tracker, patience: Patience) -> None:
+        self._tracker, self._patient = tracker, patience
         self._stages = read_predictions(study)
         folder = _root(study)
         wanted = study.settings.stages
@@ -141,8 +157,17 @@ class StoredPredictions:
         """Every stage of the space with its FLOPs."""
         return {key: trained.stage for key, trained in self._stages.items() if self._in(key)}
 
-    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+    def obtain(
+        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
+    ) -> tuple[TrainedStage, Origin]:
         """Return a stage as it was read; MLflow shows it once in the study's experiment."""
+        return self._patient(self._shown, run, key)
+
+    def busy(self) -> frozenset[StageKey]:
+        """Return nothing: there is nothing to train."""
+        return frozenset()
+
+    def _shown(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
         trained = self._stages[key]
         # Under a key of its own: a stage that is trained here must not be taken for this one,
         # which has no weights.
@@ -165,7 +190,14 @@ class StoredPredictions:
 class TrainableStages:
     """Stages of a data set of images, trained on demand, each once ever."""
 
-    def __init__(self, study: Study, tracker: tracking.Tracker, progress: Progress) -> None:
+    def __init__(
+        self,
+        study: Study,
+        tracker: tracking.Tracker,
+        progress: Progress,
+        claims: Claims,
+        patience: Patience,
+    ) -> None:
         from rcopt.backbones import by_depth, parse
 
         settings = study.settings
@@ -183,7 +215,8 @@ class TrainableStages:
             study=study,
             dataset=dataset,
             tracker=tracker,
-            claims=open_claims(study.storage, study.project / "mlruns" / "claims"),
+            claims=claims,
+            patience=patience,
             progress=progress,
             device=self._device,
         )
@@ -196,6 +229,7 @@ class TrainableStages:
             source=settings.data.source,
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
+        self._claimed_as = {key: claim_name(self._workshop, *key) for key in self._costs}
 
     @property
     def space(self) -> Space:
@@ -212,9 +246,16 @@ class TrainableStages:
         """Every stage of the space with its FLOPs."""
         return self._costs
 
-    def obtain(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+    def obtain(
+        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
+    ) -> tuple[TrainedStage, Origin] | None:
         """Return a stage from the store, or train it and store it."""
-        return obtain_stage(self._workshop, run, *key)
+        return obtain_stage(self._workshop, run, *key, wait=wait)
+
+    def busy(self) -> frozenset[StageKey]:
+        """Return the stages that some worker is training now."""
+        held = {holder.key for holder in self._workshop.claims.held()}
+        return frozenset(key for key, name in self._claimed_as.items() if name in held)
 
 
 def open_dataset(study: Study, progress: Progress) -> "Dataset":

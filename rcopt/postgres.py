@@ -6,20 +6,16 @@ and needs no code that reconnects. psycopg and SQLAlchemy are imported when firs
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from rcopt.errors import InputError, WorkError
+from rcopt.errors import InputError, UnreachableError
 
 if TYPE_CHECKING:
     import psycopg
 
     Connection = psycopg.Connection[tuple[Any, ...]]
-
-
-class UnreachableError(WorkError):
-    """The database does not answer, or not as it should; the same call may succeed later."""
 
 
 def is_postgres(storage: str) -> bool:
@@ -41,6 +37,17 @@ def is_postgres(storage: str) -> bool:
         f'search.storage: {scheme!r} is not supported; expected "journal", '
         '"sqlite:///FILE" or "postgresql+psycopg://USER@HOST/DATABASE"'
     )
+
+
+#: Of a connection (libpq's names): a dead server or network shows within seconds, while
+#: connecting and afterwards.
+PATIENCE: Mapping[str, int] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
 
 
 class PostgresServer:
@@ -142,15 +149,7 @@ def _connect_parameters(url: str) -> dict[str, Any]:
             "postgresql+psycopg://USER@HOST:PORT/DATABASE, with @ : / in user and password "
             "percent-encoded (or the password left out and given by PGPASSWORD or PGPASSFILE)"
         )
-    # A dead server or network shows within seconds, while connecting and afterwards.
-    patience = {
-        "connect_timeout": 3,
-        "keepalives_idle": 2,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 5000,
-    }
-    return {**parameters, **patience, "application_name": "rcopt"}
+    return {**parameters, **PATIENCE, "application_name": "rcopt"}
 
 
 def _lock_number(name: str) -> int:

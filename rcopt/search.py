@@ -31,7 +31,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source
 from rcopt.claims import shared_lock
-from rcopt.errors import InputError
+from rcopt.errors import InputError, UnreachableError
+from rcopt.postgres import PATIENCE, is_postgres
 
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
@@ -42,6 +43,7 @@ DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "mini
 METRICS = ("accuracy", "mean_flops")
 
 _IDENTITY = "rcopt.identity"
+_FAILED = "rcopt.failed."
 _JOURNAL_LOCK = "journal.lock"
 
 
@@ -78,8 +80,23 @@ class Proposal:
     deferral_rates: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What became of a stage whose training failed.
+
+    Attributes:
+        attempts: How often it was tried, by all workers together.
+        reason: Of the last failure.
+    """
+
+    attempts: int
+    reason: str
+
+
 class Trials:
     """The stored trials of one study; every write is one whole finished trial.
+
+    Once it is open, every method raises `UnreachableError` if the storage does not answer.
 
     Args:
         storage: ``journal`` or an SQLAlchemy URL.
@@ -107,7 +124,39 @@ class Trials:
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial, in order; the caller changes none of them."""
-        return self.study.get_trials(deepcopy=False)
+        with _reported():
+            return self.study.get_trials(deepcopy=False)
+
+    def failures(self) -> dict[tuple[int, str], Failure]:
+        """Return the stages, by resolution and backbone, whose training failed so far."""
+        with _reported():
+            attributes = self.study.user_attrs
+        found = {}
+        for key, value in attributes.items():
+            if key.startswith(_FAILED):
+                backbone, _, resolution = key.removeprefix(_FAILED).rpartition("@")
+                found[int(resolution), backbone] = Failure(value["attempts"], value["reason"])
+        return found
+
+    def add_failure(self, stage: tuple[int, str], reason: str) -> Failure:
+        """Count one more failed training of a stage; all workers see it."""
+        with shared_lock(*self._place):
+            before = self.failures().get(stage)
+            failure = Failure(1 + (before.attempts if before else 0), reason)
+            self._set_failure(stage, failure)
+        return failure
+
+    def forget_failures(self) -> None:
+        """Let every stage that was given up be tried again."""
+        with shared_lock(*self._place):
+            for stage, failure in self.failures().items():
+                self._set_failure(stage, Failure(0, failure.reason))
+
+    def _set_failure(self, stage: tuple[int, str], failure: Failure) -> None:
+        resolution, backbone = stage
+        value = {"attempts": failure.attempts, "reason": failure.reason[:500]}
+        with _reported():
+            self.study.set_user_attr(f"{_FAILED}{backbone}@{resolution}", value)
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[FrozenTrial], int]]:
@@ -119,8 +168,9 @@ class Trials:
             yield self._add
 
     def _add(self, trial: FrozenTrial) -> int:
-        trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
-        return self._storage.get_trial_number_from_id(trial_id)
+        with _reported():
+            trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
+            return self._storage.get_trial_number_from_id(trial_id)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         stored = self.study.user_attrs.get(_IDENTITY)
@@ -322,8 +372,10 @@ def _open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
                 f"{path}: corrupt journal ({_text(str(error))}); restore it from a copy, or "
                 "delete it to start the study's trials anew (trained stages are kept)"
             ) from None
-    sqlite = storage.startswith("sqlite")
-    settings = {"connect_args": {"timeout": 20}} if sqlite else {"pool_pre_ping": True}
+    settings: dict[str, Any] = {"connect_args": {"timeout": 20}}
+    if is_postgres(storage):
+        # The ping notices a restart between statements, at no trial's cost.
+        settings = {"connect_args": dict(PATIENCE), "pool_pre_ping": True}
     try:
         return RDBStorage(storage, engine_kwargs=settings)
     except Exception as error:
@@ -334,6 +386,29 @@ def _open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
             f"search.storage: the database cannot be opened ({' '.join(reason)}); check the "
             'URL, or use storage = "journal"'
         ) from None
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Tell a database that is away from everything else that Optuna raises."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    try:
+        yield
+    except Exception as error:
+        # While a trial is finished, Optuna's own handler fails on the same connection and
+        # raises other kinds; the database's error is then found beneath.
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link, (OperationalError, InterfaceError)):
+                raise UnreachableError(f"search.storage: {_text(_first_line(link))}") from error
+            link = link.__cause__ or link.__context__
+        raise
+
+
+def _first_line(error: Any) -> str:
+    # The driver's own words: SQLAlchemy adds the statement, with the values in it.
+    return (str(getattr(error, "orig", None) or error).strip() or "no answer").splitlines()[0]
 
 
 def _open_journal(path: Path, name: str) -> JournalStorage:

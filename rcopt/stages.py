@@ -4,17 +4,18 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rcopt import tracking
 from rcopt.cascade import Stage
-from rcopt.claims import Claims
+from rcopt.claims import ClaimLost, Claims
 from rcopt.config import Study, digest
 from rcopt.cost import flops_from_macs
 from rcopt.errors import InputError, WorkError
+from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
 from rcopt.predictions import SPLITS
 from rcopt.progress import Progress
@@ -41,6 +42,7 @@ class Workshop:
         dataset: Images and splits.
         tracker: MLflow, which is the stage store.
         claims: Who may train what.
+        patience: Waits for servers that are away.
         progress: What is shown.
         device: Where to train.
     """
@@ -49,6 +51,7 @@ class Workshop:
     dataset: "Dataset"
     tracker: tracking.Tracker
     claims: Claims
+    patience: Patience
     progress: Progress
     device: str
 
@@ -72,6 +75,11 @@ def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
     )
 
 
+def claim_name(workshop: Workshop, resolution: int, backbone: str) -> str:
+    """Return what is claimed to train a stage: readable, and its own for each content key."""
+    return f"{backbone}@{resolution}.{stage_key(workshop, resolution, backbone)[:32]}"
+
+
 def weights_identity(study: Study) -> str:
     """Return what the stages start from: ``none``, ``pretrained``, or a file's SHA-256.
 
@@ -92,33 +100,49 @@ def weights_identity(study: Study) -> str:
 
 
 def obtain_stage(
-    workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str
-) -> tuple[TrainedStage, Origin]:
+    workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
+) -> tuple[TrainedStage, Origin] | None:
     """Return a stage: from the store if it was ever trained, else trained here and stored.
 
-    While another process trains it, this one waits. A stage that a dead process left is taken
-    over from its last epoch's checkpoint.
+    A stage that a dead process left is taken over from its last epoch's checkpoint.
+
+    Args:
+        workshop: What making it needs.
+        run: The study it is for.
+        resolution: Side of its input.
+        backbone: Its name.
+        wait: Whether to wait while another process trains it, which is as long as that one
+            lives, and not to return None at once.
 
     Raises:
         WorkError: If its training failed (its run is then FAILED).
         KeyboardInterrupt: If interrupted (its run is then KILLED, its checkpoint kept).
     """
     key = stage_key(workshop, resolution, backbone)
-    waited = False
+    name = claim_name(workshop, resolution, backbone)
+    patient, tracker, progress = workshop.patience, workshop.tracker, workshop.progress
+    told = False
     while True:
-        found = workshop.tracker.find_stage(key)
+        found = patient(tracker.find_stage, key)
         if found is not None:
-            workshop.tracker.reuse_stage(run, found)
+            patient(tracker.reuse_stage, run, found)
             # Whoever stored it may have been killed before it could tidy up.
             _clear(_checkpoint(workshop, key))
             return found, "stored"
-        with workshop.claims.claim(key) as alive:
+        with ExitStack() as held:
+            alive = patient(lambda: held.enter_context(workshop.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
-            if alive is not None and workshop.tracker.find_stage(key) is None:
-                return _make(workshop, run, key, resolution, backbone, alive), "trained"
-        if not waited:
-            waited = True
-            workshop.progress.note(f"{backbone}@{resolution}: another process is training it")
+            if alive is not None and patient(tracker.find_stage, key) is None:
+                try:
+                    return _make(workshop, run, key, resolution, backbone, alive), "trained"
+                except ClaimLost as lost:
+                    progress.note(f"{lost}; it goes on from its last epoch")
+                    continue
+        if not wait:
+            return None
+        if not told:
+            told = True
+            progress.note(f"{backbone}@{resolution}: another process is training it")
         time.sleep(POLL)
 
 
@@ -142,9 +166,11 @@ def _make(
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
     checkpoint = _checkpoint(workshop, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    run_id = workshop.tracker.start_stage(run, key, stage, _params(settings, cost))
+    patient, tracker = workshop.patience, workshop.tracker
+    run_id = patient(tracker.start_stage, run, key, stage, _params(settings, cost))
     try:
         seconds = _seconds_before(checkpoint)
+        parts = 1
         for record in train(
             model,
             dataset,
@@ -157,7 +183,13 @@ def _make(
             alive()
             seconds += record.seconds
             _note_seconds(checkpoint, seconds)
-            workshop.tracker.log_epoch(run_id, record)
+            tracker.log_epoch(run_id, record)
+            if record.parts > parts:
+                parts = record.parts
+                progress.note(
+                    f"{stage.name}: out of memory; each batch of {recipe.batch_size} is now "
+                    f"computed in {parts} parts whose gradients are summed"
+                )
             progress.count(
                 f"train {stage.name}",
                 record.epoch,
@@ -197,14 +229,21 @@ def _make(
             n_classes=n_classes,
             resolution=resolution,
         )
-        published = workshop.tracker.finish_stage(run_id, trained, files)
+
+        def publish() -> TrainedStage:
+            # At each attempt: the claim may have been lost while the server was away.
+            alive()
+            return tracker.finish_stage(run_id, trained, files)
+
+        published = patient(publish)
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+        handed_on = stopped or isinstance(error, ClaimLost)
         # The store may be what failed; the first error is the one to show.
         with suppress(WorkError):
-            workshop.tracker.end_stage(
+            tracker.end_stage(
                 run_id,
-                "KILLED" if stopped else "FAILED",
+                "KILLED" if handed_on else "FAILED",
                 "interrupted; the next command goes on" if stopped else str(error),
             )
         raise
@@ -219,7 +258,7 @@ def _make(
 
 def _params(settings: Any, cost: Any) -> Mapping[str, object]:
     return {
-        **settings.training.model_dump(exclude={"device"}),
+        **settings.training.model_dump(exclude={"device", "attempts"}),
         "seed": settings.seed,
         "macs": cost.macs,
         "parameters": cost.parameters,

@@ -1,22 +1,29 @@
-"""Run a study: propose, train what is missing, evaluate, sweep exactly, report."""
+"""Run a study: propose, train what is missing, evaluate, sweep exactly, report.
+
+Any number of workers may do so at once. What they share are the stored trials, the stages in
+MLflow and the claims on both; each has an exact front of its own, of the stages it knows.
+"""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from rcopt import search, tracking
+from rcopt import search, tracking, workers
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
+from rcopt.claims import open_claims, shared_lock
 from rcopt.config import Study, identity
-from rcopt.errors import WorkError
+from rcopt.errors import OutageError, UnreachableError, WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
 from rcopt.material import Material, StageKey, open_material
 from rcopt.outcomes import outcomes
+from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
@@ -25,13 +32,24 @@ from rcopt.sweep import extend_front, study_front
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
 
+#: Seconds between looks when all that is left to train is being trained by other workers.
+POLL = 1.0
 
-def run(study: Study, *, trials: int | None = None, progress: Progress | None = None) -> Results:
-    """Start, continue or extend a study until it has its number of trials.
+
+def run(
+    study: Study,
+    *,
+    trials: int | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> Results:
+    """Start, continue, extend or join a study until it has its number of trials.
 
     Args:
         study: From `rcopt.load_study`.
-        trials: The study's total of sampled trials, over all restarts; the file's if None.
+        trials: The study's total of sampled trials, over all workers and restarts; the file's
+            if None.
+        retry_failed: Whether stages that were given up are tried again.
         progress: Shows what goes on; nothing by default.
 
     Returns:
@@ -39,35 +57,30 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
 
     Raises:
         InputError: If the file, the data or the store cannot be used.
-        WorkError: If no cascade could be evaluated.
+        WorkError: If no cascade could be evaluated, or a server stayed away for too long.
         KeyboardInterrupt: If interrupted; the same call goes on from there.
     """
     progress = progress or Progress()
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
-    material = open_material(study, tracker, progress)
-    stored = search.Trials(
-        study.storage,
-        study.name,
-        study.folder,
-        {**identity(study.settings), "data.digest": material.data.digest},
-    )
-    _keep_file(study)
-    study_run = _open_run(study, tracker, material)
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
-    reason = ""
-    try:
-        runner = _Runner(study, tracker, study_run, material, stored, progress)
-        results = runner.run(trials or study.settings.search.trials)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status, reason = "KILLED", "interrupted; the same command continues the study"
-        raise
-    except Exception as error:
-        reason = str(error)
-        raise
-    finally:
-        tracker.end_study(study_run, status, reason)
-    return results
+    settings = study.settings
+    patient = Patience(settings.search.patience, progress)
+    claims = open_claims(study.storage, study.claims, settings.search.lease)
+    with workers.join(study, claims) as place:
+        if place.index:
+            progress.note(f"{study.name}: others are at it; this is worker {place.index}")
+        tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
+        material = open_material(study, tracker, progress, claims=claims, patience=patient)
+        stored = search.Trials(
+            study.storage,
+            study.name,
+            study.folder,
+            {**identity(settings), "data.digest": material.data.digest},
+        )
+        if retry_failed:
+            stored.forget_failures()
+        _keep_file(study)
+        with _study_run(study, tracker, material, place, patient) as study_run:
+            runner = _Runner(study, tracker, study_run, material, stored, place, patient, progress)
+            return runner.run(trials or settings.search.trials)
 
 
 def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
@@ -104,15 +117,25 @@ class _Runner:
         study_run: tracking.StudyRun,
         material: Material,
         stored: search.Trials,
+        place: workers.Place,
+        patient: Patience,
         progress: Progress,
     ) -> None:
         settings = study.settings
         self._study, self._tracker, self._run = study, tracker, study_run
         self._material, self._stored, self._progress = material, stored, progress
+        self._place, self._patient = place, patient
         self._rule = AnswerRule(**settings.answers.model_dump())
-        self._sampler = search.Sampler(settings.search.sampler, material.space, seed=settings.seed)
+        self._sampler = search.Sampler(
+            settings.search.sampler, material.space, seed=settings.seed, worker=place.index
+        )
         self._pool: dict[StageKey, TrainedStage] = {}
         self._failed: dict[StageKey, str] = {}
+        self._busy: frozenset[StageKey] = frozenset()
+        self._told_waiting = False
+        #: How many stored trials this worker has looked at for stages, and which it logged.
+        self._looked = 0
+        self._logged: set[int] = set()
         self._saved_stages = 0
         self._front = study_front(
             [],
@@ -134,83 +157,160 @@ class _Runner:
         )
 
     def run(self, total: int) -> Results:
-        self._catch_up()
+        self._patient(self._catch_up)
+        with self._log() as log:
+            self._patient(self._backfill, log)
+            while (done := self._patient(self._sampled)) < total:
+                self._progress.count("trials", done, total, self._detail())
+                # Whatever an outage undid is proposed or added again.
+                self._patient(self._one_trial, total, log)
+            self._progress.count("trials", total, total, self._detail())
+            for exact in self._patient(self._catch_up):
+                self._hand_over(log, exact)
+        return self._patient(self._report)
+
+    @contextmanager
+    def _log(self) -> Iterator[tracking.CascadeLog]:
         log = tracking.CascadeLog(
-            self._tracker, self._run, cascade_runs=self._study.settings.tracking.cascade_runs
+            self._tracker,
+            self._run,
+            cascade_runs=self._study.settings.tracking.cascade_runs,
+            table_lock=lambda: self._lock("table"),
         )
         try:
-            self._backfill(log)
-            while (done := self._sampled()) < total:
-                self._progress.count("trials", done, total, self._detail())
-                self._one_trial(done, total, log)
-            self._progress.count("trials", total, total, self._detail())
-            for exact in self._catch_up():
-                log.add(exact)
+            yield log
         except BaseException:
             # Whoever interrupts wants to stop soon; what is left is logged at the next command.
             log.close(timeout=5)
             raise
         if left := log.close():
             self._progress.note(f"{left} cascades are not in MLflow yet; run again to log them")
-        return self._report()
+
+    def _lock(self, name: str) -> AbstractContextManager[None]:
+        study = self._study
+        return shared_lock(study.storage, study.folder, f"{name}.{study.name}")
 
     def _catch_up(self) -> list[OperatingPoint]:
         """Have every stage that the stored trials name, also those of other workers."""
-        for trial in self._stored.all():
-            for key in _stage_keys(trial):
-                self._adopt(key)
+        self._look(self._stored.all(), wait=True)
         return self._add_exact()
 
+    def _look(self, trials: Sequence[FrozenTrial], *, wait: bool) -> None:
+        """Have the stages that trials name which were not looked at before."""
+        for trial in trials[self._looked :]:
+            for key in _stage_keys(trial):
+                if not self._adopt(key, wait=wait) and key not in self._failed:
+                    return
+            self._looked += 1
+
     def _backfill(self, log: tracking.CascadeLog) -> None:
-        """Log what an earlier command could not."""
+        """Log what an earlier command, or a worker that was killed, could not."""
         points = {p.trial: p for p in self._points() if p.trial is not None}
         for number in log.missing(points):
-            log.add(points[number])
+            self._hand_over(log, points[number])
+        self._logged |= points.keys()
 
-    def _one_trial(self, done: int, total: int, log: tracking.CascadeLog) -> None:
-        self._sampler.learn(self._stored.all())
-        try:
-            proposal = self._sampler.propose(done, self._acceptable)
-        except LookupError:
-            reasons = "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
-            raise WorkError(f"no cascade is left to evaluate: {reasons}") from None
+    def _hand_over(self, log: tracking.CascadeLog, point: OperatingPoint) -> None:
+        log.add(point)
+        if point.trial is not None:
+            self._logged.add(point.trial)
+
+    def _one_trial(self, total: int, log: tracking.CascadeLog) -> None:
+        trials = self._stored.all()
+        self._look(trials, wait=False)
+        self._sampler.learn(trials)
+        self._busy = frozenset()
+        if len(self._pool) < len(self._material.costs):
+            self._busy = self._material.busy() - self._pool.keys()
+        done = _count_sampled(trials)
+        proposal = self._propose(done)
+        if proposal is None:
+            return
         stages = []
         for key in proposal.stages:
-            if not self._adopt(key):
+            if not self._adopt(key, wait=False):
+                # Failed for good, or another worker was faster: on with something else.
                 return
             stages.append(self._pool[key])
         point = operating_point(stages, proposal.deferral_rates, self._rule)
         with self._stored.adding() as add:
-            # Another worker may have finished the last trial meanwhile.
+            # Other workers may have finished the last trial meanwhile.
             if self._sampled() >= total:
                 return
             number = add(self._sampler.finished(proposal, point))
         self._sampler.stored(number)
-        log.add(replace(point, trial=number))
+        self._hand_over(log, replace(point, trial=number))
         for exact in self._add_exact():
-            log.add(exact)
+            self._hand_over(log, exact)
         if len(self._pool) > self._saved_stages:
             # `rcopt front` and `rcopt status` show what is known while the search goes on.
             self._save(self._current())
             self._saved_stages = len(self._pool)
 
-    def _acceptable(self, proposal: search.Proposal) -> bool:
-        return not any(key in self._failed for key in proposal.stages)
+    def _propose(self, done: int) -> search.Proposal | None:
+        """Return what to do next; None after a pause if others are training all that is left."""
+        try:
+            if self._feasible():
+                return self._sampler.propose(done, self._acceptable)
+        except LookupError:
+            pass
+        if not self._busy:
+            reasons = "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
+            raise WorkError(f"no cascade is left to evaluate: {reasons}")
+        if not self._told_waiting:
+            self._told_waiting = True
+            self._progress.note("all that is left to train is being trained by others; waiting")
+        time.sleep(POLL)
+        return None
 
-    def _adopt(self, key: StageKey) -> bool:
-        """Have a stage in the pool, training it if need be; False if that failed."""
+    def _feasible(self) -> bool:
+        """Return whether any cascade is left that needs no failed and no busy stage."""
+        barred = self._failed.keys() | self._busy
+        space = self._material.space
+        left = [
+            any((resolution, name) not in barred for name in names)
+            for resolution, names in space.backbones.items()
+        ]
+        return any(left) if space.optional else all(left)
+
+    def _acceptable(self, proposal: search.Proposal) -> bool:
+        return not any(key in self._failed or key in self._busy for key in proposal.stages)
+
+    def _adopt(self, key: StageKey, *, wait: bool) -> bool:
+        """Have a stage in the pool, training it if need be.
+
+        Returns:
+            False if its training failed too often, or if another worker is training it and
+            ``wait`` is false.
+        """
         if key in self._pool:
             return True
-        try:
-            trained, _ = self._material.obtain(self._run, key)
-        except WorkError as error:
-            self._failed[key] = str(error)
-            self._progress.note(f"{key[1]}@{key[0]} failed: {error}; the study goes on without")
+        if key in self._failed:
             return False
-        if self._study.settings.search.exact:
-            self._front = extend_front(self._front, list(self._pool.values()), trained)
-        self._pool[key] = trained
-        return True
+        attempts = self._study.settings.training.attempts
+        name = f"{key[1]}@{key[0]}"
+        failure = self._patient(self._stored.failures).get(key)
+        while failure is None or failure.attempts < attempts:
+            try:
+                obtained = self._material.obtain(self._run, key, wait=wait)
+            except (UnreachableError, OutageError):
+                raise
+            except WorkError as error:
+                failure = self._patient(self._stored.add_failure, key, str(error))
+                self._progress.note(
+                    f"{name} failed, attempt {failure.attempts} of {attempts}: {error}"
+                )
+                continue
+            if obtained is None:
+                return False
+            if self._study.settings.search.exact:
+                pool = list(self._pool.values())
+                self._front = extend_front(self._front, pool, obtained[0])
+            self._pool[key] = obtained[0]
+            return True
+        self._failed[key] = failure.reason
+        self._progress.note(f"{name} is given up; the study goes on without it")
+        return False
 
     def _add_exact(self) -> list[OperatingPoint]:
         """Put well-spread points of the exact front among the trials, each once."""
@@ -233,7 +333,7 @@ class _Runner:
         return added
 
     def _sampled(self) -> int:
-        return sum(search.trial_source(t) == "sampled" for t in self._stored.all())
+        return _count_sampled(self._stored.all())
 
     def _points(self) -> list[OperatingPoint]:
         costs = self._material.costs
@@ -248,7 +348,16 @@ class _Runner:
 
     def _report(self) -> Results:
         """Store the results and mark the front in MLflow."""
+        # One after the other, or two workers would give one point two runs.
+        with self._lock("report"):
+            return self._report_alone()
+
+    def _report_alone(self) -> Results:
         results = self._current()
+        if not self._place.others() and self._foreign():
+            # A worker that was killed may have stored trials that it never logged.
+            with self._log() as log:
+                self._backfill(log)
         marked = {
             p.cascade: p.run_id for p in self._tracker.mark_front(self._run, shown(results.points))
         }
@@ -266,6 +375,9 @@ class _Runner:
             },
         )
         return results
+
+    def _foreign(self) -> bool:
+        return any(t.number not in self._logged for t in self._stored.all())
 
     def _save(self, results: Results) -> None:
         save_results(self._study.folder / "results.json", results)
@@ -365,6 +477,54 @@ def _keep_file(study: Study) -> None:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def _study_run(
+    study: Study,
+    tracker: tracking.Tracker,
+    material: Material,
+    place: workers.Place,
+    patient: Patience,
+) -> Iterator[tracking.StudyRun]:
+    """Have the study's run open in MLflow while any worker is at it.
+
+    Who leaves last closes it, and whatever workers that died have left open.
+    """
+
+    def gate() -> AbstractContextManager[None]:
+        return shared_lock(study.storage, study.folder, f"study.{study.name}")
+
+    def opened() -> tracking.StudyRun:
+        with gate():
+            run = _open_run(study, tracker, material)
+            tracker.close_stale(run, place.works)
+            return run
+
+    study_run = patient(opened)
+
+    def close(status: tracking.EndStatus, reason: str) -> None:
+        own = tracking.this_owner()
+        with gate():
+            # What an outage made this worker open twice is closed with the rest.
+            tracker.close_stale(study_run, lambda owner: owner != own and place.works(owner))
+            others = place.others()
+            place.leave()
+            if not others:
+                tracker.end_study(study_run, status, reason)
+
+    try:
+        yield study_run
+    except KeyboardInterrupt:
+        # Whoever interrupts waits for no server; the next command closes what stays open.
+        with suppress(WorkError):
+            close("KILLED", "interrupted; the same command continues the study")
+        raise
+    except Exception as error:
+        with suppress(WorkError):
+            close("FAILED", str(error))
+        raise
+    patient(close, "FINISHED", "")
+
+
 def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tracking.StudyRun:
     data = material.data
     space = material.space
@@ -392,8 +552,11 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         resolutions=tuple(space.backbones),
         data=tracking.DataInput(data.name, data.digest, data.source),
     )
-    tracker.close_stale(run)
     return run
+
+
+def _count_sampled(trials: Sequence[FrozenTrial]) -> int:
+    return sum(search.trial_source(trial) == "sampled" for trial in trials)
 
 
 def _stage_keys(trial: FrozenTrial) -> list[StageKey]:

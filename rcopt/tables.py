@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rcopt.choose import Choice
     from rcopt.serving import Answer
     from rcopt.status import Status
+    from rcopt.workers import Worker
 
 
 #: Columns that a table for people fits in.
@@ -110,9 +111,16 @@ def status_table(name: str, status: "Status") -> str:
         f"{name}: {status.sampled} of {status.total} trials, {status.exact} points of exact "
         "fronts among the study's trials"
     ]
+    counts = [f"{status.done} done", f"{status.running} running", f"{len(status.failed)} failed"]
+    if status.queued is not None:
+        counts.insert(0, f"{status.queued} not asked for yet")
+    lines.append(f"stages: {', '.join(counts)}")
+    if status.seconds_left:
+        lines.append(f"time left: at most about {duration(status.seconds_left)} of training")
+    lines += [f"worker {_worker_line(worker)}" for worker in status.workers]
     lines += [
-        f"training a stage: {holder.owner}, since {holder.since:%Y-%m-%d %H:%M} UTC"
-        for holder in status.training
+        f"given up after {failure.attempts} attempts: {backbone}@{resolution} ({failure.reason})"
+        for (resolution, backbone), failure in sorted(status.failed.items())
     ]
     results = status.results
     if results is None or status.sampled_share is None:
@@ -131,6 +139,14 @@ def status_table(name: str, status: "Status") -> str:
     )
 
 
+def _worker_line(worker: "Worker") -> str:
+    at = ", ".join(
+        f"training {name} since {since:%Y-%m-%d %H:%M} UTC" for name, since in worker.training
+    )
+    joined = f"joined {worker.since:%Y-%m-%d %H:%M} UTC"
+    return f"{worker.index} ({worker.process}, {joined}): {at or 'between stages'}"
+
+
 def status_tree(name: str, status: "Status") -> dict[str, Any]:
     """Return how far a study is, for JSON."""
     results = status.results
@@ -139,10 +155,29 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
         "trials": status.sampled,
         "trials_total": status.total,
         "exact_trials": status.exact,
-        "training": [
-            {"owner": holder.owner, "since": holder.since.isoformat()}
-            for holder in status.training
+        "workers": [
+            {
+                "index": worker.index,
+                "process": worker.process,
+                "since": worker.since.isoformat(),
+                "training": [
+                    {"stage": name, "since": since.isoformat()} for name, since in worker.training
+                ],
+            }
+            for worker in status.workers
         ],
+        "failed": [
+            {
+                "stage": f"{backbone}@{resolution}",
+                "attempts": failure.attempts,
+                "reason": failure.reason,
+            }
+            for (resolution, backbone), failure in sorted(status.failed.items())
+        ],
+        "stages_queued": status.queued,
+        "stages_running": status.running,
+        "stages_done": status.done,
+        "seconds_left": status.seconds_left,
         "stages": [] if results is None else [s.stage.name for s in results.stages],
         "front_points": 0 if results is None else len(results.points),
         "reference": None if results is None else list(results.reference),

@@ -85,6 +85,7 @@ class EpochRecord:
         lr: Learning rate of the last step.
         seconds: Duration.
         images_per_second: Training images per second.
+        parts: Into how many parts each batch is divided, more than one since memory ran out.
     """
 
     epoch: int
@@ -94,6 +95,7 @@ class EpochRecord:
     lr: float
     seconds: float
     images_per_second: float
+    parts: int
 
 
 class TrainingDiverged(WorkError):  # noqa: N818
@@ -125,7 +127,8 @@ def train(
     Each epoch draws from its own random state, made of ``seed`` and its number: the result
     depends on nothing else, the global random state stays as it is, and on the CPU (with as
     many threads) a training that was interrupted and continued equals one that was not, bit
-    for bit.
+    for bit. Where memory does not suffice for a batch, it is halved, and the gradients of its
+    parts are summed; batch norm then sees the parts one by one, so the result differs a little.
 
     Args:
         model: From `rcopt.backbones.build`; moved to ``device``.
@@ -143,6 +146,7 @@ def train(
 
     Raises:
         TrainingDiverged: When the loss of an epoch is not finite.
+        WorkError: If memory does not even suffice for two images.
         ValueError: If ``resolution`` is not positive or the training split is too small.
     """
     indices = dataset.splits["train"]
@@ -172,7 +176,7 @@ def predict(
         resolution: Side of the stage's input.
         device: Where to work.
         precision: See `resolve_precision`.
-        batch_size: Images at a time.
+        batch_size: Images at a time; halved where memory does not suffice.
     """
     indices = dataset.splits[split]
     model.to(device)
@@ -180,9 +184,18 @@ def predict(
     model.eval()
     exact = resolve_precision(precision, model, device)
     parts = [np.empty((0, len(dataset.classes)), dtype=np.float32)]
-    for start in range(0, len(indices), batch_size):
+    start = 0
+    while start < len(indices):
         base = torch.from_numpy(dataset.base[indices[start : start + batch_size]])
-        parts.append(predict_batch(model, base.to(device), resolution, exact).cpu().numpy())
+        try:
+            answers = predict_batch(model, base.to(device), resolution, exact)
+        except RuntimeError as error:
+            if not _out_of_memory(error) or batch_size == 1:
+                raise
+            batch_size = batch_size // 2
+            continue
+        parts.append(answers.cpu().numpy())
+        start += len(base)
     model.train(was_training)
     return Predictions(
         split=split,
@@ -299,7 +312,7 @@ def _train(
     optimizer = _optimizer(model, recipe)
     precision = resolve_precision(recipe.precision, model, device)
     belongs_to = repr((dataset.digest, resolution, asdict(recipe), seed, precision))
-    first = 0
+    first, parts = 0, 1
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
     for epoch in range(first, recipe.epochs):
@@ -312,16 +325,18 @@ def _train(
                 lr = _lr(recipe, epoch * batches.steps + step, recipe.epochs * batches.steps)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                with _autocast(device, precision):
-                    logits = model(inputs)
-                loss = functional.cross_entropy(
-                    logits.float(), labels, label_smoothing=recipe.label_smoothing
-                )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                while True:
+                    optimizer.zero_grad(set_to_none=True)
+                    try:
+                        loss, hits = _gradients(
+                            model, inputs, labels, parts, recipe.label_smoothing, precision
+                        )
+                        break
+                    except RuntimeError as error:
+                        parts = _more_parts(error, parts, len(inputs), device)
                 optimizer.step()
-                loss_sum += loss.detach()
-                right += (logits.argmax(dim=1) == labels).sum()
+                loss_sum += loss
+                right += hits
         loss_mean = loss_sum.item() / batches.steps
         if not math.isfinite(loss_mean):
             raise TrainingDiverged(epoch + 1, loss_mean)
@@ -337,8 +352,50 @@ def _train(
             lr=lr,
             seconds=seconds,
             images_per_second=seen / seconds,
+            parts=parts,
         )
     model.eval()
+
+
+def _gradients(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    parts: int,
+    label_smoothing: float,
+    precision: Precision,
+) -> tuple[Tensor, Tensor]:
+    """Add a batch's gradients to the model's, part by part; return its loss and right answers."""
+    loss_sum = torch.zeros((), device=inputs.device)
+    right = torch.zeros((), device=inputs.device, dtype=torch.int64)
+    for some, answers in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        with _autocast(inputs.device, precision):
+            logits = model(some)
+        loss = functional.cross_entropy(logits.float(), answers, label_smoothing=label_smoothing)
+        loss = loss * (len(some) / len(inputs))
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.detach()
+        right += (logits.argmax(dim=1) == answers).sum()
+    return loss_sum, right
+
+
+def _more_parts(error: RuntimeError, parts: int, size: int, device: torch.device) -> int:
+    """Return into how many parts to divide a batch after an error, if memory was what lacked."""
+    if not _out_of_memory(error):
+        raise error
+    # Batch norm needs two images.
+    if size // (2 * parts) < 2:
+        raise WorkError(
+            f"out of memory on {device} with {size // parts} images at a time; a smaller "
+            "resolution or backbone, or a device with more memory, is needed"
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return 2 * parts
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Batches:

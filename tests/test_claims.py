@@ -20,8 +20,8 @@ from rcopt.claims import (
     open_claims,
     shared_lock,
 )
-from rcopt.errors import WorkError
-from rcopt.postgres import PostgresServer, UnreachableError
+from rcopt.errors import UnreachableError, WorkError
+from rcopt.postgres import PostgresServer
 
 # A forked child would inherit the parent's threads' locks.
 SPAWN = multiprocessing.get_context("spawn")

@@ -165,18 +165,65 @@ def test_training_goes_on_from_the_last_epoch(
     assert len(new.metrics["train/loss"]) == 1
 
 
-def test_a_stage_that_another_process_trains_is_waited_for(
-    tmp_path: Path, store_template: Path, undisturbed: Path
+def test_a_stage_that_another_process_trains_is_left_to_it(
+    tmp_path: Path, store_template: Path
 ) -> None:
     project = new_project(tmp_path / "project", store_template)
     first = start(project, tmp_path / "first", *COMMAND, pause=TRAINING)
     first.wait_until_paused()
-    second = start(project, tmp_path / "second", *COMMAND)
-    second.wait_until_told("another process is training it")
-    second.signal(signal.SIGINT)
-    assert second.wait().code == 130
+    (line,) = [line for line in first.err.splitlines() if line.startswith("train ")]
+    second = start(project, tmp_path / "second", "worker", "tiny").wait()
+    assert second.code == 0, second.err
+    assert "this is worker 1" in second.err
+    assert line.split(":")[0] + ":" not in second.err
+    assert [t["source"] for t in trials_of(project)].count("sampled") == 6
+    # Whoever leaves while others are at it leaves the study's run open.
+    assert statuses(project, "study") == {"RUNNING": 1}
     first.signal(signal.SIGKILL)
     first.wait()
     last = start(project, tmp_path / "last", *COMMAND).wait()
     assert last.code == 0, last.err
-    assert_equal_to_undisturbed(project, undisturbed, last.out)
+    assert "RUNNING" not in {run.status for run in stored_runs(project)}
+    finished = [run.name for run in runs_of(project, "stage", "FINISHED")]
+    assert len(finished) == len(set(finished))
+
+
+def test_when_all_that_is_left_is_trained_by_others_a_worker_waits_and_takes_over(
+    tmp_path: Path, store_template: Path
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    one_stage = [
+        *("--set", "stages.resolutions=[8]"),
+        *("--set", 'stages.backbones=["resnet18"]'),
+        *("--set", "stages.optional=false"),
+    ]
+    first = start(project, tmp_path / "first", *COMMAND, *one_stage, pause=TRAINING)
+    first.wait_until_paused()
+    second = start(project, tmp_path / "second", *COMMAND, *one_stage)
+    second.wait_until_told("all that is left to train is being trained by others; waiting")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    finished = second.wait()
+    assert finished.code == 0, finished.err
+    # From the epoch that the first one had saved.
+    assert "train resnet18@8: 2/2" in finished.err
+    assert "train resnet18@8: 1/2" not in finished.err
+    assert statuses(project, "stage") == {"KILLED": 1, "FINISHED": 1}
+    assert statuses(project, "study") == {"FINISHED": 1}
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, store_template: Path) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    # Stands still while it tidies up after the first one.
+    command = start(
+        project, tmp_path / "run", *COMMAND, pause="rcopt.tracking:Tracker.end_stage:1"
+    )
+    command.wait_until_told("train ")
+    command.signal(signal.SIGTERM)
+    command.wait_until_paused()
+    command.signal(signal.SIGINT)
+    finished = command.wait(10)
+    assert finished.code == 130
+    assert finished.err.endswith("rcopt: stopped at once; the same command goes on\n")
+    assert start(project, tmp_path / "last", *COMMAND).wait().code == 0
+    assert "RUNNING" not in {run.status for run in stored_runs(project)}

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from rcopt.errors import InputError
-from rcopt.postgres import PostgresServer, UnreachableError, is_postgres
+from rcopt.errors import InputError, UnreachableError
+from rcopt.postgres import PostgresServer, is_postgres
 
 LEAKS = ("hunter", "secret")
 

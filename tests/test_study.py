@@ -25,6 +25,7 @@ from rcopt.errors import InputError, WorkError
 from rcopt.material import StoredPredictions
 from rcopt.predictions import Split
 from rcopt.progress import Progress
+from rcopt.search import Failure
 from rcopt.stage_files import load_stage, save_stage
 from rcopt.status import status
 from rcopt.stored_stages import trained_stages
@@ -359,33 +360,59 @@ class _Failing:
 
     def __init__(self, bad: set[tuple[int, str]]) -> None:
         self.bad = bad
+        self.mended_after = 1_000
         self.asked: list[tuple[int, str]] = []
         self._obtain = StoredPredictions.obtain
 
-    def __call__(self, material: StoredPredictions, run: object, key: tuple[int, str]) -> object:
+    def __call__(
+        self, material: StoredPredictions, run: object, key: tuple[int, str], *, wait: bool
+    ) -> object:
         self.asked.append(key)
-        if key in self.bad:
+        if key in self.bad and self.asked.count(key) <= self.mended_after:
             raise WorkError(f"training diverged at {key[0]}")
-        return self._obtain(material, run, key)  # type: ignore[arg-type]
+        return self._obtain(material, run, key, wait=wait)  # type: ignore[arg-type]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *bad: tuple[int, str]) -> _Failing:
     failing = _Failing(set(bad))
     monkeypatch.setattr(
-        StoredPredictions, "obtain", lambda self, run, key: failing(self, run, key)
+        StoredPredictions,
+        "obtain",
+        lambda self, run, key, *, wait: failing(self, run, key, wait=wait),
     )
     return failing
 
 
-def test_a_study_goes_on_without_a_stage_that_failed_and_asks_for_it_once(
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_failing_stage_is_tried_so_many_times_and_then_the_study_goes_on_without(
+    new_study: NewStudy, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    study = new_study(f"training.attempts={attempts}")
+    bad = (96, "resnet34")
+    material = failing(monkeypatch, bad)
+    results = run(study)
+    assert results.sampled == 8
+    assert [s.stage.name for s in results.stages] == ["resnet18@32", "resnet50@224"]
+    assert material.asked.count(bad) == attempts
+    # Given up is given up, whoever asks next, until somebody asks for another try.
+    run(study, trials=12)
+    assert material.asked.count(bad) == attempts
+    assert status(study).failed == {bad: Failure(attempts, "training diverged at 96")}
+    material.bad.clear()
+    results = run(study, trials=24, retry_failed=True)
+    assert len(results.stages) == 3
+    assert material.asked.count(bad) == attempts + 1
+    assert status(study).failed == {}
+
+
+def test_a_stage_that_fails_once_is_used_all_the_same(
     new_study: NewStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = new_study()
     material = failing(monkeypatch, (96, "resnet34"))
-    results = run(study)
-    assert results.sampled == 8
-    assert [s.stage.name for s in results.stages] == ["resnet18@32", "resnet50@224"]
-    assert material.asked.count((96, "resnet34")) == 1
+    material.mended_after = 1
+    assert len(run(study).stages) == 3
+    assert status(study).failed == {}
 
 
 @pytest.mark.slow

@@ -186,6 +186,70 @@ def test_the_checkpoint_of_another_recipe_is_not_continued(
     assert (tmp_path / "state.damaged").exists()
 
 
+class Tight(nn.Module):
+    """Has memory for so many images at a time."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.seen: list[int] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(inputs))
+        if len(inputs) > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return inputs
+
+
+def plain_model(capacity: int) -> tuple[nn.Sequential, Tight]:
+    """Build a network in which images do not see each other, so that parts change nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tight = Tight(capacity)
+        return nn.Sequential(tight, nn.Flatten(), nn.Linear(3 * 8 * 8, 3)), tight
+
+
+@pytest.mark.parametrize(("capacity", "parts"), [(16, 1), (8, 2), (7, 4), (3, 8), (2, 8)])
+def test_out_of_memory_halves_the_batch_and_sums_gradients(capacity: int, parts: int) -> None:
+    dataset = coloured_squares()
+    whole, _ = plain_model(16)
+    list(train(whole, dataset, 8, RECIPE, seed=0))
+    model, tight = plain_model(capacity)
+    records = list(train(model, dataset, 8, RECIPE, seed=0))
+    assert [record.parts for record in records] == [parts] * 3
+    # Once known, the limit is not run into again.
+    assert sum(size > capacity for size in tight.seen) == parts.bit_length() - 1
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_for_one_image_alone_is_too_little() -> None:
+    model, _ = plain_model(1)
+    with pytest.raises(WorkError, match="out of memory on cpu with 2 images at a time"):
+        list(train(model, coloured_squares(), 8, RECIPE, seed=0))
+
+
+def test_other_runtime_errors_are_not_taken_for_lack_of_memory() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        list(train(model, coloured_squares(), 8, RECIPE, seed=0))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predict(model, coloured_squares(), "validation", 8)
+
+
+def test_predicting_halves_the_batch_where_memory_does_not_suffice() -> None:
+    dataset = coloured_squares()
+    whole, _ = plain_model(100)
+    model, tight = plain_model(3)
+    expected = predict(whole, dataset, "validation", 8)
+    found = predict(model, dataset, "validation", 8, batch_size=16)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
+    assert found.images == expected.images
+    assert tight.seen[:4] == [16, 8, 4, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(plain_model(0)[0], dataset, "validation", 8)
+
+
 def test_a_diverged_training_says_in_which_epoch(tmp_path: Path) -> None:
     squares = coloured_squares()
     recipe = replace(RECIPE, lr=1e30, epochs=5, warmup=0.0)

@@ -7,7 +7,7 @@ from rcopt.tracking.cascade_log import CascadeLog
 from rcopt.tracking.opening import relocate, resolve_uri
 from rcopt.tracking.owner import owner_alive, this_owner
 from rcopt.tracking.records import DataInput, StudyRun
-from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, StageStore
+from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, EndStatus, StageStore
 from rcopt.tracking.tracker import Tracker, open_tracker
 from rcopt.tracking.view import view_link
 
@@ -16,6 +16,7 @@ __all__ = [
     "WEIGHTS",
     "CascadeLog",
     "DataInput",
+    "EndStatus",
     "StageStore",
     "StudyRun",
     "Tracker",

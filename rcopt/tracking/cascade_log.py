@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from rcopt.cascade import OperatingPoint
 from rcopt.errors import InputError, WorkError
@@ -35,12 +36,22 @@ class CascadeLog:
         study: Whose trials.
         cascade_runs: Trials numbered below this get a run of their own; the others become
             steps of the study run. All get a row of ``trials.csv``.
+        table_lock: Held while the table is read, completed and stored: it is one file for all
+            workers.
     """
 
-    def __init__(self, tracker: Tracker, study: StudyRun, *, cascade_runs: int) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        study: StudyRun,
+        *,
+        cascade_runs: int,
+        table_lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         if cascade_runs < 0:
             raise ValueError(f"cascade_runs must not be negative, got {cascade_runs}")
         self._tracker = tracker
+        self._table_lock = table_lock
         self._ledger = Ledger(tracker, study, cascade_runs)
         self._using = threading.Lock()
         self._queue: queue.Queue[OperatingPoint] = queue.Queue(_CAPACITY)
@@ -113,7 +124,8 @@ class CascadeLog:
                         self._send()
                     due = self._closing.is_set() and self.waiting == self._dropped
                     if self._ledger.unsaved and (due or time.monotonic() - saved > _TABLE_EVERY):
-                        self._ledger.save()
+                        with self._table_lock():
+                            self._ledger.save()
                         saved = time.monotonic()
             except (WorkError, InputError) as error:
                 self._ledger.doubt()

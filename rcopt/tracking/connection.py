@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcopt.errors import InputError, WorkError
-from rcopt.tracking.opening import first_line, no_space, open_store, resolve_uri
+from rcopt.errors import InputError, UnreachableError, WorkError
+from rcopt.tracking.opening import away, first_line, no_space, open_store, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -155,6 +155,7 @@ def reported(what: str) -> Iterator[None]:
 
     Raises:
         InputError: If no space is left.
+        UnreachableError: If the server, or the database behind it, does not answer.
         WorkError: On anything else that MLflow refused.
     """
     from mlflow.exceptions import MlflowException
@@ -164,11 +165,15 @@ def reported(what: str) -> Iterator[None]:
     except MlflowException as error:
         if no_space(error):
             raise InputError(f"{what}: no space left; free some and repeat") from None
+        if away(error):
+            raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
         raise WorkError(f"{what}: {first_line(error)}") from error
     except OSError as error:
         if no_space(error):
             where = error.filename or "the MLflow store's disk"
             raise InputError(f"{what}: no space left on {where}; free some and repeat") from None
+        if away(error):
+            raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
         raise WorkError(f"{what}: {error}") from error
 
 

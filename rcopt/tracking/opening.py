@@ -25,9 +25,9 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A server that restarts is waited for about a minute a call (MLflow's own default hangs
-    # four minutes); callers that must not wait run on a thread of their own.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    # A call gives up after seconds (MLflow's own default hangs four minutes, silently): what
+    # must be done is repeated by `rcopt.patience`, which says what it waits for.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 
 #: ENOSPC and EDQUOT.
@@ -79,6 +79,31 @@ def no_space(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
     return "disk is full" in str(error) or "No space left" in str(error)
+
+
+def away(error: Exception) -> bool:
+    """Return whether an error says that a server, or the database behind it, does not answer.
+
+    MLflow tells a lost connection by its words alone; of a server's answers only those count
+    that mean "not now" (408, 429 and all from 500, where a lost database shows).
+    """
+    from mlflow.exceptions import MlflowException, RestException
+    from requests.exceptions import ConnectionError, HTTPError, Timeout
+
+    if isinstance(error, HTTPError):
+        return error.response is not None and _later(error.response.status_code)
+    if isinstance(error, (ConnectionError, Timeout)):
+        return True
+    if isinstance(error, RestException):
+        return _later(int(error.get_http_status_code()))  # type: ignore[no-untyped-call]
+    return isinstance(error, MlflowException) and (
+        error.error_code == "TEMPORARILY_UNAVAILABLE"
+        or str(error).startswith("API request to http")
+    )
+
+
+def _later(status: int) -> bool:
+    return status in (408, 429) or status >= 500
 
 
 def first_line(error: BaseException) -> str:

@@ -27,6 +27,12 @@ def owner_alive(owner: str) -> bool:
     return bool(start) and _start_of(int(pid)) == start
 
 
+def process_alive(process: str) -> bool:
+    """Return whether ``host:pid`` still runs; one of another host counts as alive."""
+    host, _, pid = process.rpartition(":")
+    return host != platform.node() or bool(_start_of(int(pid)))
+
+
 def _start_of(pid: int) -> str:
     """Return when a process started, in any unit that stays the same; '' if there is none."""
     stat = Path(f"/proc/{pid}/stat")

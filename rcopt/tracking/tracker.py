@@ -120,10 +120,10 @@ class Tracker(CascadeStore):
     def close_stale(
         self, study: StudyRun, is_alive: Callable[[str], bool] = owner_alive
     ) -> list[str]:
-        """Mark the runs that a dead process left open as KILLED.
+        """Mark the runs below the study's that a dead process left open as KILLED.
 
         Args:
-            study: Whose experiment.
+            study: Whose experiment; its own run belongs to whoever works on it now.
             is_alive: Says whether the process named by a run's ``rcopt.owner`` still runs.
 
         Returns:
@@ -134,7 +134,7 @@ class Tracker(CascadeStore):
             stale = [
                 str(run.info.run_id)
                 for run in self.search([study.experiment_id], where)
-                if not is_alive(run.data.tags["rcopt.owner"])
+                if run.info.run_id != study.run_id and not is_alive(run.data.tags["rcopt.owner"])
             ]
             for run_id in stale:
                 self._end(run_id, "KILLED", "the process that made this run is gone")
