@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -360,7 +361,10 @@ def _count(
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        # Other workers may be at the same; each writes a file of its own and renames it.
+        partial = path.with_name(f"macs.json.{os.getpid()}.partial")
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        partial.replace(path)
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
 
 

@@ -127,6 +127,12 @@ class Trials:
         with _reported():
             return self.study.get_trials(deepcopy=False)
 
+    def close(self) -> None:
+        """Let go of the database's connections, if there are any."""
+        if isinstance(self._storage, RDBStorage):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
     def failures(self) -> dict[tuple[int, str], Failure]:
         """Return the stages, by resolution and backbone, whose training failed so far."""
         with _reported():

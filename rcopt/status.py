@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from rcopt import search, workers
@@ -73,15 +74,13 @@ def status(study: Study) -> Status:
     if not (study.folder / "study.toml").is_file():
         raise InputError(f"{study.name}: not started yet; 'rcopt run {study.file}' starts it")
     settings = study.settings
-    stored = search.Trials(study.storage, study.name, study.folder, None)
-    sources = [search.trial_source(trial) for trial in stored.all()]
+    with closing(search.Trials(study.storage, study.name, study.folder, None)) as stored:
+        sources = [search.trial_source(trial) for trial in stored.all()]
+        failures = stored.failures()
     claims = open_claims(study.storage, study.claims, settings.search.lease)
     at_work = tuple(workers.workers(study.name, claims))
-    failed = {
-        stage: failure
-        for stage, failure in stored.failures().items()
-        if failure.attempts >= settings.training.attempts
-    }
+    attempts = settings.training.attempts
+    failed = {stage: f for stage, f in failures.items() if f.attempts >= attempts}
     path = study.folder / "results.json"
     results = load_results(path) if path.is_file() else None
     sampled, total = sources.count("sampled"), settings.search.trials

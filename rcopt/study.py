@@ -7,7 +7,7 @@ MLflow and the claims on both; each has an exact front of its own, of the stages
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -69,18 +69,17 @@ def run(
             progress.note(f"{study.name}: others are at it; this is worker {place.index}")
         tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
         material = open_material(study, tracker, progress, claims=claims, patience=patient)
-        stored = search.Trials(
-            study.storage,
-            study.name,
-            study.folder,
-            {**identity(settings), "data.digest": material.data.digest},
-        )
-        if retry_failed:
-            stored.forget_failures()
-        _keep_file(study)
-        with _study_run(study, tracker, material, place, patient) as study_run:
-            runner = _Runner(study, tracker, study_run, material, stored, place, patient, progress)
-            return runner.run(trials or settings.search.trials)
+        shared = {**identity(settings), "data.digest": material.data.digest}
+        trials_of = search.Trials(study.storage, study.name, study.folder, shared)
+        with closing(trials_of) as stored:
+            if retry_failed:
+                stored.forget_failures()
+            _keep_file(study)
+            with _study_run(study, tracker, material, place, patient) as study_run:
+                runner = _Runner(
+                    study, tracker, study_run, material, stored, place, patient, progress
+                )
+                return runner.run(trials or settings.search.trials)
 
 
 def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
