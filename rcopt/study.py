@@ -6,7 +6,7 @@ MLflow and the claims on both; each has an exact front of its own, of the stages
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 
@@ -75,11 +75,13 @@ def run(
             if retry_failed:
                 stored.forget_failures()
             _keep_file(study)
-            with _study_run(study, tracker, material, place, patient) as study_run:
+            visit = _Visit(study, tracker, material, place, patient)
+            with visit as study_run:
                 runner = _Runner(
                     study, tracker, study_run, material, stored, place, patient, progress
                 )
-                return runner.run(trials or settings.search.trials)
+                results = runner.run(trials or settings.search.trials)
+                return visit.finish(runner.report) or results
 
 
 def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
@@ -158,7 +160,9 @@ class _Runner:
     def run(self, total: int) -> Results:
         self._patient(self._catch_up)
         with self._log() as log:
-            self._patient(self._backfill, log)
+            # While others are at it, what MLflow lacks may be on its way; the last one looks.
+            if not self._patient(self._place.others):
+                self._patient(self._backfill, log)
             while (done := self._patient(self._sampled)) < total:
                 self._progress.count("trials", done, total, self._detail())
                 # Whatever an outage undid is proposed or added again.
@@ -166,7 +170,33 @@ class _Runner:
             self._progress.count("trials", total, total, self._detail())
             for exact in self._patient(self._catch_up):
                 self._hand_over(log, exact)
-        return self._patient(self._report)
+        results = self._current()
+        self._save(results)
+        return results
+
+    def report(self) -> Results:
+        """Log what dead workers could not, and mark the front in MLflow; for one at a time."""
+        if any(trial.number not in self._logged for trial in self._stored.all()):
+            with self._log() as log:
+                self._backfill(log)
+        results = self._current()
+        marked = {
+            p.cascade: p.run_id for p in self._tracker.mark_front(self._run, shown(results.points))
+        }
+        points = tuple(replace(p, run_id=marked.get(p.cascade)) for p in results.points)
+        results = replace(results, points=points)
+        self._save(results)
+        self._tracker.log_files(self._run, [self._study.folder / "results.json"])
+        self._tracker.set_study_metrics(
+            self._run,
+            {
+                "hypervolume": results.hypervolume,
+                "hypervolume/sampled": results.sampled_hypervolume,
+                "stages": len(self._pool),
+                "trials": results.sampled,
+            },
+        )
+        return results
 
     @contextmanager
     def _log(self) -> Iterator[tracking.CascadeLog]:
@@ -345,39 +375,6 @@ class _Runner:
     def _detail(self) -> str:
         return f"{len(self._pool)} stages"
 
-    def _report(self) -> Results:
-        """Store the results and mark the front in MLflow."""
-        # One after the other, or two workers would give one point two runs.
-        with self._lock("report"):
-            return self._report_alone()
-
-    def _report_alone(self) -> Results:
-        results = self._current()
-        if not self._place.others() and self._foreign():
-            # A worker that was killed may have stored trials that it never logged.
-            with self._log() as log:
-                self._backfill(log)
-        marked = {
-            p.cascade: p.run_id for p in self._tracker.mark_front(self._run, shown(results.points))
-        }
-        points = tuple(replace(p, run_id=marked.get(p.cascade)) for p in results.points)
-        results = replace(results, points=points)
-        self._save(results)
-        self._tracker.log_files(self._run, [self._study.folder / "results.json"])
-        self._tracker.set_study_metrics(
-            self._run,
-            {
-                "hypervolume": results.hypervolume,
-                "hypervolume/sampled": results.sampled_hypervolume,
-                "stages": len(self._pool),
-                "trials": results.sampled,
-            },
-        )
-        return results
-
-    def _foreign(self) -> bool:
-        return any(t.number not in self._logged for t in self._stored.all())
-
     def _save(self, results: Results) -> None:
         save_results(self._study.folder / "results.json", results)
 
@@ -476,52 +473,80 @@ def _keep_file(study: Study) -> None:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def _study_run(
-    study: Study,
-    tracker: tracking.Tracker,
-    material: Material,
-    place: workers.Place,
-    patient: Patience,
-) -> Iterator[tracking.StudyRun]:
-    """Have the study's run open in MLflow while any worker is at it.
+class _Visit:
+    """A worker's time at a study: its run in MLflow is open while anybody is at it.
 
-    Who leaves last closes it, and whatever workers that died have left open.
+    Who leaves last reports, and closes the run with whatever workers that died have left open.
     """
 
-    def gate() -> AbstractContextManager[None]:
-        return shared_lock(study.storage, study.folder, f"study.{study.name}")
+    def __init__(
+        self,
+        study: Study,
+        tracker: tracking.Tracker,
+        material: Material,
+        place: workers.Place,
+        patient: Patience,
+    ) -> None:
+        self._study, self._tracker, self._material = study, tracker, material
+        self._place, self._patient = place, patient
+        self._finished = False
 
-    def opened() -> tracking.StudyRun:
-        with gate():
-            run = _open_run(study, tracker, material)
-            tracker.close_stale(run, place.works)
+    def __enter__(self) -> tracking.StudyRun:
+        self._run = self._patient(self._open)
+        return self._run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if self._finished:
+            return
+        # Whoever interrupts waits for no server, and an error is not replaced by the next one;
+        # the next command closes what stays open.
+        with suppress(WorkError):
+            if isinstance(error, KeyboardInterrupt):
+                self._leave("KILLED", "interrupted; the same command continues the study")
+            else:
+                self._leave("FAILED", str(error))
+
+    def finish(self, report: Callable[[], Results]) -> Results | None:
+        """Leave after the last trial.
+
+        Returns:
+            What ``report`` returned, or None if others are still at it and will report.
+        """
+        results = self._patient(self._leave, "FINISHED", "", report)
+        self._finished = True
+        return results
+
+    def _open(self) -> tracking.StudyRun:
+        with self._gate():
+            run = _open_run(self._study, self._tracker, self._material)
+            self._tracker.close_stale(run, self._place.works)
             return run
 
-    study_run = patient(opened)
-
-    def close(status: tracking.EndStatus, reason: str) -> None:
+    def _leave(
+        self,
+        status: tracking.EndStatus,
+        reason: str,
+        report: Callable[[], Results] | None = None,
+    ) -> Results | None:
         own = tracking.this_owner()
-        with gate():
+        with self._gate():
+            others = self._place.others()
+            self._place.leave()
+            if others:
+                return None
+            results = None if report is None else report()
             # What an outage made this worker open twice is closed with the rest.
-            tracker.close_stale(study_run, lambda owner: owner != own and place.works(owner))
-            others = place.others()
-            place.leave()
-            if not others:
-                tracker.end_study(study_run, status, reason)
+            self._tracker.close_stale(
+                self._run, lambda owner: owner != own and self._place.works(owner)
+            )
+            self._tracker.end_study(self._run, status, reason)
+            return results
 
-    try:
-        yield study_run
-    except KeyboardInterrupt:
-        # Whoever interrupts waits for no server; the next command closes what stays open.
-        with suppress(WorkError):
-            close("KILLED", "interrupted; the same command continues the study")
-        raise
-    except Exception as error:
-        with suppress(WorkError):
-            close("FAILED", str(error))
-        raise
-    patient(close, "FINISHED", "")
+    def _gate(self) -> AbstractContextManager[None]:
+        study = self._study
+        return shared_lock(study.storage, study.folder, f"study.{study.name}")
 
 
 def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tracking.StudyRun:
