@@ -102,12 +102,20 @@ class Trials:
         with shared_lock(storage, folder, "store"):
             self._storage = _open_storage(storage, name, folder)
             self.study = _open_study(self._storage, name, storage)
+            self._counted = self._sampled = 0
             if identity is not None:
                 self._check_identity(identity)
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial, in order; the caller changes none of them."""
         return self.study.get_trials(deepcopy=False)
+
+    def count_sampled(self) -> int:
+        """Return the number of sampled trials; only those added since the last call are read."""
+        trials = self.all()
+        self._sampled += sum(trial_source(t) == "sampled" for t in trials[self._counted :])
+        self._counted = len(trials)
+        return self._sampled
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[FrozenTrial], int]]:
@@ -157,14 +165,19 @@ class Sampler:
         self._space = space
         self._seed = (seed, worker)
         self._mirror = optuna.create_study(directions=DIRECTIONS, sampler=RandomSampler(0))
-        self._seen: set[int] = set()
+        self._read = 0
+        self._own: set[int] = set()
 
     def learn(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take over stored trials that the mirror does not hold yet."""
-        for trial in trials:
-            if trial.number not in self._seen:
-                self._seen.add(trial.number)
+        """Take over stored trials that the mirror does not hold yet.
+
+        Args:
+            trials: All that are stored, in order; those seen by the last call are not looked at.
+        """
+        for trial in trials[self._read :]:
+            if trial.number not in self._own:
                 self._mirror.add_trial(trial)
+        self._read = len(trials)
 
     def propose(self, count: int, accept: Callable[[Proposal], bool]) -> Proposal:
         """Return the next proposal that is a cascade and that ``accept`` takes.
@@ -203,7 +216,7 @@ class Sampler:
 
     def stored(self, number: int) -> None:
         """Note that the last finished proposal has this number in the storage."""
-        self._seen.add(number)
+        self._own.add(number)
 
     def _suggest(self, trial: optuna.Trial) -> Proposal | None:
         stages: list[tuple[int, str]] = []

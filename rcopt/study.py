@@ -20,7 +20,7 @@ from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
-from rcopt.sweep import extend_front, study_front
+from rcopt.sweep import StudyFront, extend_front, study_front
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
@@ -114,6 +114,7 @@ class _Runner:
         self._pool: dict[StageKey, TrainedStage] = {}
         self._failed: dict[StageKey, str] = {}
         self._saved_stages = 0
+        self._told: StudyFront | None = None
         self._front = study_front(
             [],
             rule=self._rule,
@@ -140,7 +141,7 @@ class _Runner:
         )
         try:
             self._backfill(log)
-            while (done := self._sampled()) < total:
+            while (done := self._stored.count_sampled()) < total:
                 self._progress.count("trials", done, total, self._detail())
                 self._one_trial(done, total, log)
             self._progress.count("trials", total, total, self._detail())
@@ -182,7 +183,7 @@ class _Runner:
         point = operating_point(stages, proposal.deferral_rates, self._rule)
         with self._stored.adding() as add:
             # Another worker may have finished the last trial meanwhile.
-            if self._sampled() >= total:
+            if self._stored.count_sampled() >= total:
                 return
             number = add(self._sampler.finished(proposal, point))
         self._sampler.stored(number)
@@ -216,13 +217,9 @@ class _Runner:
         """Put well-spread points of the exact front among the trials, each once."""
         limit = self._study.settings.search.exact_trials
         points = self._front.points
-        if not limit or not points:
+        if not limit or not points or self._front is self._told:
             return []
-        chosen = spread(
-            np.array([p.validation.accuracy for p in points]),
-            np.array([p.validation.mean_flops for p in points]),
-            limit,
-        )
+        chosen = spread(*_numbers(points), limit)
         added = []
         with self._stored.adding() as add:
             known = {_identity(t.user_attrs) for t in self._stored.all()}
@@ -230,10 +227,8 @@ class _Runner:
                 trial = search.exact_trial(point, self._material.space)
                 if _identity(trial.user_attrs) not in known:
                     added.append(replace(point, trial=add(trial)))
+        self._told = self._front
         return added
-
-    def _sampled(self) -> int:
-        return sum(search.trial_source(t) == "sampled" for t in self._stored.all())
 
     def _points(self) -> list[OperatingPoint]:
         costs = self._material.costs

@@ -154,6 +154,19 @@ def test_a_stored_trial_reads_back_as_the_point_that_it_was(tmp_path: Path) -> N
         np.testing.assert_equal(back.validation, point.validation)
 
 
+def test_sampled_trials_are_counted_whoever_added_them(tmp_path: Path) -> None:
+    one, other = open_trials(tmp_path), open_trials(tmp_path)
+    sampler = Sampler("random", SPACE, seed=0)
+    assert one.count_sampled() == 0
+    for done in range(1, 12):
+        add_sampled(one if done % 3 else other, sampler)
+        for trials in (one, other):
+            assert trials.count_sampled() == done
+            assert trials.count_sampled() == done
+    assert open_trials(tmp_path).count_sampled() == 11
+    assert len(one.all()) > 11
+
+
 def test_exact_points_enter_as_finished_trials_of_the_same_space(tmp_path: Path) -> None:
     trials = open_trials(tmp_path)
     # Nothing reaches the second stage, so no rate can be observed there.
