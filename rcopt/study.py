@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from rcopt import search, tracking
+from rcopt import search, stage_times, tracking
 from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
+from rcopt.cascade import Cascade, OperatingPoint, evaluate_stages, thresholds_for_rates
 from rcopt.config import Study, identity
 from rcopt.errors import WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
@@ -20,6 +20,7 @@ from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
+from rcopt.stage_times import StageTimes
 from rcopt.sweep import StudyFront, extend_front, study_front
 
 #: How many points of a front are shown, made trials and given runs of their own.
@@ -50,13 +51,15 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
         study.name,
         study.folder,
         {**identity(study.settings), "data.digest": material.data.digest},
+        study.settings.search.cost,
     )
+    times = stage_times.fixed(study, material, stored, progress)
     _keep_file(study)
     study_run = _open_run(study, tracker, material)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     reason = ""
     try:
-        runner = _Runner(study, tracker, study_run, material, stored, progress)
+        runner = _Runner(study, tracker, study_run, material, stored, times, progress)
         results = runner.run(trials or study.settings.search.trials)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -86,12 +89,7 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
 
 def shown(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return about 20 well-spread points of a front, the ends among them."""
-    chosen = spread(
-        np.array([p.validation.accuracy for p in points]),
-        np.array([p.validation.mean_flops for p in points]),
-        SHOWN,
-    )
-    return [points[i] for i in chosen.tolist()]
+    return [points[i] for i in spread(*_numbers(points), SHOWN).tolist()]
 
 
 class _Runner:
@@ -104,6 +102,7 @@ class _Runner:
         study_run: tracking.StudyRun,
         material: Material,
         stored: search.Trials,
+        times: StageTimes | None,
         progress: Progress,
     ) -> None:
         settings = study.settings
@@ -121,14 +120,15 @@ class _Runner:
             optional=material.space.optional,
             resolutions=tuple(material.space.backbones),
         )
-        costs = material.costs
+        self._times = times
+        self._costs = {key: stage_times.timed(s, times) for key, s in material.costs.items()}
         # A bound no operating point of the space can pass: chance, at the cost of every
         # resolution's costliest stage. It depends on the study file alone.
         self._reference = (
             1 / len(material.data.classes),
             float(
                 sum(
-                    max(costs[(r, b)].flops for b in names)
+                    max(self._costs[(r, b)].cost for b in names)
                     for r, names in material.space.backbones.items()
                 )
             ),
@@ -203,11 +203,12 @@ class _Runner:
         if key in self._pool:
             return True
         try:
-            trained, _ = self._material.obtain(self._run, key)
+            found, _ = self._material.obtain(self._run, key)
         except WorkError as error:
             self._failed[key] = str(error)
             self._progress.note(f"{key[1]}@{key[0]} failed: {error}; the study goes on without")
             return False
+        trained = replace(found, stage=stage_times.timed(found.stage, self._times))
         if self._study.settings.search.exact:
             self._front = extend_front(self._front, list(self._pool.values()), trained)
         self._pool[key] = trained
@@ -231,9 +232,8 @@ class _Runner:
         return added
 
     def _points(self) -> list[OperatingPoint]:
-        costs = self._material.costs
         return [
-            search.trial_point(trial, lambda r, b: costs[(r, b)])
+            search.trial_point(trial, lambda r, b: self._costs[(r, b)])
             for trial in self._stored.all()
             if search.trial_source(trial)
         ]
@@ -291,9 +291,9 @@ class _Runner:
         nothing on validation would only be carried along.
         """
         everything = sorted([*trials, *self._front.points], key=lambda p: len(p.cascade.stages))
-        accuracy, flops = _numbers(everything)
-        kept = np.flatnonzero(non_dominated(accuracy, flops))
-        return [everything[i] for i in kept[np.argsort(flops[kept])].tolist()]
+        accuracy, cost = _numbers(everything)
+        kept = np.flatnonzero(non_dominated(accuracy, cost))
+        return [everything[i] for i in kept[np.argsort(cost[kept])].tolist()]
 
     def _results(
         self, points: Sequence[OperatingPoint], trials: Sequence[OperatingPoint]
@@ -326,6 +326,7 @@ class _Runner:
             split_sizes=dict(data.split_sizes),
             classes=data.classes,
             experiment_id=self._run.experiment_id,
+            timing="" if self._times is None else str(self._times),
         )
 
 
@@ -341,10 +342,12 @@ def operating_point(
     """
     answers = stage_answers([t.predictions["validation"] for t in stages], rule)
     thresholds = thresholds_for_rates(answers.confidence, rates)
-    flops = [t.stage.flops for t in stages]
+    cascade = Cascade(tuple(t.stage for t in stages), thresholds)
     return OperatingPoint(
-        cascade=Cascade(tuple(t.stage for t in stages), thresholds),
-        validation=evaluate(answers.confidence, answers.correct, flops, thresholds),
+        cascade=cascade,
+        validation=evaluate_stages(
+            answers.confidence, answers.correct, cascade.stages, thresholds
+        ),
         source="sampled",
     )
 
@@ -371,8 +374,10 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         "Which backbone at which resolution, and when to stop: a resolution cascade on "
         f"{data.name} ({len(data.classes)} classes; {sizes} images)."
     )
+    cost = study.settings.search.cost
+    minimized = {"flops": "mean FLOPs", "latency": "mean time"}[cost]
     note = (
-        "Accuracy is maximized and mean FLOPs per image minimized on validation; test numbers "
+        f"Accuracy is maximized and {minimized} per image minimized on validation; test numbers "
         "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"
         f"{table}\n\n"
         "Runs: `stage` = one trained network, `cascade` = one evaluated cascade. Filters: "
@@ -385,6 +390,7 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         params={"seed": study.settings.seed, "optional": space.optional},
         config_toml=study.to_toml(),
         resolutions=tuple(space.backbones),
+        cost=cost,
         data=tracking.DataInput(data.name, data.digest, data.source),
     )
     tracker.close_stale(run)
@@ -402,5 +408,5 @@ def _identity(attributes: dict[str, object]) -> tuple[str, str]:
 def _numbers(points: Sequence[OperatingPoint]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (
         np.array([p.validation.accuracy for p in points], dtype=np.float64),
-        np.array([p.validation.mean_flops for p in points], dtype=np.float64),
+        np.array([p.validation.cost for p in points], dtype=np.float64),
     )
