@@ -23,6 +23,7 @@ from benchmarks.pools import RECORDED
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = "RCOPT_BENCH_IMAGES"
+NEED_IMAGES = ("training", "memory")
 
 Found = Mapping[str, Any]
 
@@ -54,7 +55,7 @@ def main() -> int:
             continue
         print(f"== {name}", flush=True)
         began = time.perf_counter()
-        extra = [os.environ[IMAGES]] if name == "training" else []
+        extra = [os.environ[IMAGES]] if name in NEED_IMAGES else []
         command = [sys.executable, "-m", f"benchmarks.{name}", *extra]
         code = subprocess.run(command, check=False, cwd=RESULTS.parent.parent).returncode
         if code:
@@ -73,7 +74,7 @@ def skipped(name: str) -> str:
         return "needs optuna-integration to compare with: pip install -e '.[bench]'"
     if name == "answers" and not any(RECORDED.glob("*.safetensors")):
         return f"needs recorded stages in studies/{RECORDED.name}"
-    if name == "training" and IMAGES not in os.environ:
+    if name in NEED_IMAGES and IMAGES not in os.environ:
         return f"needs images, {IMAGES}=ROOT with ROOT/{{train,val}}/CLASS/IMAGE"
     return ""
 
@@ -119,7 +120,7 @@ def logging_cost(found: Found) -> list[Row]:
             )
             for store in ("sqlite", "http")
         ),
-        Row("10,000 trials stored and logged", "-", f"{large['seconds']:.0f} s"),
+        Row(f"{large['trials']:,} trials stored and logged", "-", f"{large['seconds']:.0f} s"),
     ]
 
 
@@ -160,13 +161,43 @@ def answers(found: Found) -> list[Row]:
 
 
 def training(found: Found) -> list[Row]:
-    return [
-        Row(
-            f"{rate['what']} at {rate['resolution']} pixels: times the images of the ordinary way",
-            "-",
-            f"{rate['ratio']['ordinary']['median']:.2f}",
+    from benchmarks.training import GOALS
+
+    rows = []
+    for rate in found["rates"]:
+        what = (
+            f"{rate['what']} at {rate['resolution']} pixels: times the images of the ordinary way"
         )
-        for rate in found["rates"]
+        for text, key in ((what, "ratio"), ("the same per processor time", "processor_ratio")):
+            value = rate[key]["ordinary"]["median"]
+            goal = GOALS.get((rate["what"], rate["resolution"]))
+            rows.append(
+                Row(text, "-", f"{value:.2f}") if goal is None else at_least(text, value, goal)
+            )
+    return rows
+
+
+def loop(found: Found) -> list[Row]:
+    rows = []
+    for one in found["trials"]:
+        what = f"a {one['sampler']} trial without training, after {one['before']:,}"
+        rows.append(Row(what, "-", f"{one['processor']:.1f} ms of processor time"))
+    for command, one in found["commands"].items():
+        if one["goal"] is not None:
+            rows.append(at_most(f"rcopt {command}", one["seconds"], one["goal"], " s"))
+            rows.append(at_most("the same in processor time", one["processor"], one["goal"], " s"))
+    return rows
+
+
+def memory(found: Found) -> list[Row]:
+    return [
+        at_most(
+            f"memory: {one['backbone']} at 224 pixels, batch {one['batch_size']}",
+            one["peak_gb"],
+            3,
+            " GB",
+        )
+        for one in found["peaks"]
     ]
 
 
@@ -180,7 +211,9 @@ READERS: dict[str, Callable[[Found], list[Row]]] = {
     "execution": execution,
     "samplers": samplers,
     "answers": answers,
+    "loop": loop,
     "training": training,
+    "memory": memory,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Cost of storing and logging trials: ``python -m benchmarks.logging_cost``.
 
 Side by side: rcopt (journal storage, cascade log) and Optuna with SQLite storage and
-optuna-integration's MLflowCallback, for the same trials; then 10,000 trials with rcopt alone.
+optuna-integration's MLflowCallback, for the same trials; then 2,000 trials with rcopt alone.
 Needs ``pip install optuna-integration``. Prints a table and writes results/logging_cost.json.
 """
 
@@ -36,7 +36,7 @@ from rcopt.ui import mlflow_server
 
 RESULTS = Path(__file__).parent / "results"
 URI = "sqlite:///mlruns/mlflow.db"
-ROUNDS, TRIALS, HTTP_TRIALS, LARGE = 3, 100, 50, 10_000
+ROUNDS, TRIALS, HTTP_TRIALS, LARGE = 3, 50, 30, 2_000
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SPACE = Space({32: BACKBONES, 96: BACKBONES, 224: BACKBONES}, optional=True)
@@ -58,7 +58,8 @@ def main() -> None:
         ):
             uris = {"rcopt": ours, "callback": theirs}
             found["http"] = side_by_side(stores, place, HTTP_TRIALS, uris)
-        found["large"] = child("rcopt", project(stores["rcopt"], place / "large"), URI, LARGE)
+        large = child("rcopt", project(stores["rcopt"], place / "large"), URI, LARGE)
+        found["large"] = {"trials": LARGE, **large}
     (RESULTS / "logging_cost.json").write_text(json.dumps(found, indent=2) + "\n")
     print(found["hardware"])
     for kind in ("sqlite", "http"):

@@ -1,6 +1,7 @@
 """A cascade, and what it does to a set of images: the one `evaluate` that everything uses."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +21,19 @@ class Stage:
         resolution: Input side in pixels.
         backbone: Registry name, such as ``resnet18``.
         flops: FLOPs (2 x MACs) of one forward pass of one image.
+        milliseconds: Measured time of one image, only where that is the cost to minimize. Not
+            part of what a stage is: two that differ in nothing else are equal.
     """
 
     resolution: int
     backbone: str
     flops: float
+    milliseconds: float | None = field(default=None, compare=False)
+
+    @property
+    def cost(self) -> float:
+        """What is minimized: milliseconds where they are given, else FLOPs."""
+        return self.flops if self.milliseconds is None else self.milliseconds
 
     @property
     def name(self) -> str:
@@ -44,6 +53,8 @@ class Evaluation:
         deferral_rates: (K-1,) share of the images reaching a stage that went on; nan where
             none reached it.
         n_images: N.
+        mean_milliseconds: Time per image by the stages' measured times, every stage that ran
+            counted; None unless time is the cost to minimize.
     """
 
     accuracy: float
@@ -52,14 +63,19 @@ class Evaluation:
     reach_rates: tuple[float, ...]
     deferral_rates: tuple[float, ...]
     n_images: int
+    mean_milliseconds: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """What is minimized: mean milliseconds where there are any, else mean FLOPs."""
+        return self.mean_flops if self.mean_milliseconds is None else self.mean_milliseconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the part of the front's JSON contract that describes one split."""
-        return {
-            "accuracy": self.accuracy,
-            "mean_flops": self.mean_flops,
-            "exit_rates": list(self.exit_rates),
-        }
+        tree: dict[str, Any] = {"accuracy": self.accuracy, "mean_flops": self.mean_flops}
+        if self.mean_milliseconds is not None:
+            tree["mean_milliseconds"] = self.mean_milliseconds
+        return tree | {"exit_rates": list(self.exit_rates)}
 
 
 @dataclass(frozen=True)
@@ -115,12 +131,7 @@ class OperatingPoint:
         thresholds = (*self.cascade.thresholds, None)
         return {
             "stages": [
-                {
-                    "resolution": stage.resolution,
-                    "backbone": stage.backbone,
-                    "flops": stage.flops,
-                    "threshold": threshold,
-                }
+                {**_stage_entry(stage), "threshold": threshold}
                 for stage, threshold in zip(self.cascade.stages, thresholds, strict=True)
             ],
             "validation": self.validation.to_dict(),
@@ -169,6 +180,28 @@ def evaluate(
     return evaluation(right, exits, reached, flops, n)
 
 
+def evaluate_stages(
+    confidence: ArrayLike, correct: ArrayLike, stages: Sequence[Stage], thresholds: ArrayLike
+) -> Evaluation:
+    """Run a cascade of given stages: `evaluate`, and the mean time where they have times.
+
+    Args:
+        confidence: As `evaluate`.
+        correct: As `evaluate`.
+        stages: K stages; either all or none with milliseconds.
+        thresholds: As `evaluate`.
+
+    Raises:
+        ValueError: As `evaluate`.
+    """
+    found = evaluate(confidence, correct, [stage.flops for stage in stages], thresholds)
+    times = [stage.milliseconds for stage in stages if stage.milliseconds is not None]
+    if not times:
+        return found
+    timed = evaluate(confidence, correct, times, thresholds)
+    return replace(found, mean_milliseconds=timed.mean_flops)
+
+
 def exits(confidence: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
     """Return which stage answers each image.
 
@@ -214,6 +247,8 @@ def evaluation(
 
 def mean_flops(reached: NDArray[np.int64], flops: NDArray[np.float64], n_images: int) -> float:
     """Return FLOPs per image from the number of images that reached each stage.
+
+    ``flops`` may as well hold another cost of each stage.
 
     The sum runs stage by stage in order: the exact fronts repeat it so, and equal counts then
     give the same bits everywhere.
@@ -321,6 +356,15 @@ def check_thresholds(thresholds: ArrayLike, n_stages: int) -> NDArray[np.float64
     if np.isnan(chosen).any():
         raise ValueError("thresholds must hold no NaN")
     return chosen
+
+
+def _stage_entry(stage: Stage) -> dict[str, Any]:
+    entry = {
+        "resolution": stage.resolution,
+        "backbone": stage.backbone,
+        "flops": stage.flops,
+    }
+    return entry if stage.milliseconds is None else entry | {"milliseconds": stage.milliseconds}
 
 
 def _exits(confidence: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -100,7 +100,7 @@ def certify(
 
     An image is lost if the cascade answers it wrongly and the reference rightly; the share of
     lost images bounds the drop in accuracy. On validation the points are thinned to the front
-    of mean FLOPs and share lost, so that the safest is the costliest. Along it, from costly to
+    of cost and share lost, so that the safest is the costliest. Along it, from costly to
     cheap, "it loses more than ``drop``" is tested on the calibration images with the exact
     binomial p-value P(Bin(n, drop) <= losses), until the first that is above 1 - confidence:
     fixed-sequence testing (Learn then Test, arXiv:2110.01052) along a Pareto front (Pareto
@@ -127,7 +127,7 @@ def certify(
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}")
     n, losses = _losses(points, stages, reference, "validation", rule)
-    cost = np.array([point.validation.mean_flops for point in points])
+    cost = np.array([point.validation.cost for point in points])
     front = np.flatnonzero(non_dominated(1 - losses / n, cost))
     sequence = [points[i] for i in front[np.argsort(-cost[front])]]
     n, losses = _losses(sequence, stages, reference, "calibration", rule)

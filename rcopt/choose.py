@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rcopt import packaging, tracking
 from rcopt.answers import AnswerRule, fit_temperature
-from rcopt.cascade import OperatingPoint
-from rcopt.cascade_files import CascadePackage
+from rcopt.cascade import OperatingPoint, Stage
+from rcopt.cascade_files import CascadePackage, LoadedCascade, open_cascade, save_cascade
 from rcopt.certify import Certificate, certify
 from rcopt.config import Study
 from rcopt.errors import InputError
@@ -16,7 +18,14 @@ from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Split
 from rcopt.results import StageSummary, load_results
-from rcopt.selection import by_max_drop, by_max_flops, by_min_accuracy, by_trial, knee
+from rcopt.selection import (
+    by_max_drop,
+    by_max_flops,
+    by_max_milliseconds,
+    by_min_accuracy,
+    by_trial,
+    knee,
+)
 from rcopt.stored_stages import trained_stages
 
 _SHOWN: tuple[Split, Split] = ("validation", "test")
@@ -24,10 +33,11 @@ _SHOWN: tuple[Split, Split] = ("validation", "test")
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a configuration; exactly one of the first five.
+    """What is asked of a configuration; exactly one of the first six.
 
     Attributes:
         max_flops: Most mean FLOPs per image.
+        max_milliseconds: Most mean time per image; only on a front by time.
         min_accuracy: Least validation accuracy.
         max_drop: Most accuracy given up against the best single stage, as a share.
         knee: The front's bend.
@@ -36,6 +46,7 @@ class Wish:
     """
 
     max_flops: float | None = None
+    max_milliseconds: float | None = None
     min_accuracy: float | None = None
     max_drop: float | None = None
     knee: bool = False
@@ -44,11 +55,18 @@ class Wish:
 
     def __post_init__(self) -> None:
         """Refuse none or several wishes."""
-        asked = [self.max_flops, self.min_accuracy, self.max_drop, self.trial, self.knee or None]
+        asked = [
+            self.max_flops,
+            self.max_milliseconds,
+            self.min_accuracy,
+            self.max_drop,
+            self.trial,
+            self.knee or None,
+        ]
         if sum(wish is not None for wish in asked) != 1:
             raise InputError(
-                "select: expected exactly one of --max-flops, --min-accuracy, --max-drop, "
-                "--knee, --trial"
+                "select: expected exactly one of --max-flops, --max-milliseconds, "
+                "--min-accuracy, --max-drop, --knee, --trial"
             )
         if self.certify is not None and self.max_drop is None:
             raise InputError("select: --certify needs --max-drop, which it then guarantees")
@@ -99,14 +117,20 @@ class Choice:
         return tree
 
 
-def select(study: Study, wish: Wish) -> Choice:
+def select(study: Study, wish: Wish, front: Sequence[OperatingPoint] | None = None) -> Choice:
     """Pick one point of a study's front by its validation numbers alone.
+
+    Args:
+        study: A study that has a front.
+        wish: What to pick.
+        front: Another front of the study's stages, such as `rcopt.ranking.rank` makes.
 
     Raises:
         InputError: If no point satisfies the wish (the nearest is named), nothing can be
             certified (it says what would suffice), or the study has no front yet.
     """
     results = load_results(study.folder / "results.json")
+    points = results.points if front is None else front
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
     stages = trained_stages(study, tracker)
     rule = AnswerRule(**study.settings.answers.model_dump())
@@ -115,13 +139,13 @@ def select(study: Study, wish: Wish) -> Choice:
     try:
         if wish.certify is not None and wish.max_drop is not None:
             certificate = _certificate(
-                results.points, stages, reference, wish.max_drop, wish.certify, rule
+                points, stages, reference, wish.max_drop, wish.certify, rule
             )
             point = certificate.point
             if point is None:
                 raise InputError(f"{study.name}: {certificate}")
         else:
-            point = _wished(results.points, wish, reference.validation)
+            point = _wished(points, wish, reference.validation)
     except ValueError as error:
         raise InputError(f"{study.name}: {error}") from None
     on_validation, on_test = (
@@ -145,11 +169,7 @@ def register(
     Raises:
         InputError: If its weights are not stored (``source = "predictions"``) or damaged.
     """
-    if study.settings.data.source == "predictions":
-        raise InputError(
-            f"{study.name}: its stages come from stored predictions, without weights, so there "
-            "is nothing to serve; register from a study that trains its stages"
-        )
+    _check_weights(study)
     settings = study.settings
     tracker = tracking.open_tracker(settings.tracking.uri, study.project)
     run = tracker.study_of(study.name, settings.stages.resolutions)
@@ -158,6 +178,42 @@ def register(
     point = choice.point
     if point.run_id is None:
         point = replace(point, run_id=tracker.log_cascade(run, point))
+    package, weights = _packed(study, point, tracker)
+    note = f"Chosen from study `{study.name}`."
+    if choice.certificate is not None:
+        note += f" {str(choice.certificate).capitalize()}."
+    return packaging.register(
+        tracker, package, weights, name, experiment_id=run.experiment_id, alias=alias, note=note
+    )
+
+
+def opened(study: Study, choice: Choice, *, device: str = "cpu") -> LoadedCascade:
+    """Return a chosen configuration ready to answer, without registering it.
+
+    Raises:
+        InputError: As `register`.
+    """
+    _check_weights(study)
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    package, weights = _packed(study, choice.point, tracker)
+    with TemporaryDirectory(prefix="rcopt-") as made:
+        folder = Path(made) / "cascade"
+        save_cascade(folder, package, weights)
+        return open_cascade(folder, device)
+
+
+def _check_weights(study: Study) -> None:
+    if study.settings.data.source == "predictions":
+        raise InputError(
+            f"{study.name}: its stages come from stored predictions, without weights, so there "
+            "is nothing to run; pick from a study that trains its stages"
+        )
+
+
+def _packed(
+    study: Study, point: OperatingPoint, tracker: tracking.Tracker
+) -> tuple[CascadePackage, dict[Stage, Path]]:
+    settings = study.settings
     rule = AnswerRule(**settings.answers.model_dump())
     used = {
         trained.stage: trained
@@ -181,13 +237,7 @@ def register(
         split_digest=first.details["split_digest"],
         precision=settings.training.precision,
     )
-    weights = {stage: tracker.weights_path(str(t.run_id)) for stage, t in used.items()}
-    note = f"Chosen from study `{study.name}`."
-    if choice.certificate is not None:
-        note += f" {str(choice.certificate).capitalize()}."
-    return packaging.register(
-        tracker, package, weights, name, experiment_id=run.experiment_id, alias=alias, note=note
-    )
+    return package, {s: tracker.weights_path(str(t.run_id)) for s, t in used.items()}
 
 
 def _wished(
@@ -195,6 +245,8 @@ def _wished(
 ) -> OperatingPoint:
     if wish.max_flops is not None:
         return by_max_flops(points, wish.max_flops)
+    if wish.max_milliseconds is not None:
+        return by_max_milliseconds(points, wish.max_milliseconds)
     if wish.min_accuracy is not None:
         return by_min_accuracy(points, wish.min_accuracy)
     if wish.max_drop is not None:

@@ -127,28 +127,12 @@ def _parser() -> argparse.ArgumentParser:
 
     front = _command(commands, "front", _front, "the validation-picked front with test numbers")
     front.add_argument("--all", action="store_true", help="every point, not about 20 spread ones")
+    _cost(front)
     _format(front)
 
     select = _command(commands, "select", _select, "pick one configuration of the front")
-    wish = select.add_argument_group("what to pick by (exactly one)")
-    wish.add_argument(
-        "--max-flops", type=_flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
-    )
-    wish.add_argument("--min-accuracy", type=float, metavar="SHARE", help="such as 0.9")
-    wish.add_argument(
-        "--max-drop",
-        type=float,
-        metavar="SHARE",
-        help="against the best single stage: 0.01 is a point",
-    )
-    wish.add_argument("--knee", action="store_true", help="the front's bend")
-    wish.add_argument("--trial", type=int, metavar="N", help="what this trial found")
-    select.add_argument(
-        "--certify",
-        type=float,
-        metavar="CONFIDENCE",
-        help="guarantee --max-drop with this confidence (0.9) on the calibration split",
-    )
+    _wishes(select, "what to pick by (exactly one)")
+    _cost(select)
     select.add_argument(
         "--register", metavar="NAME", help="make it version N of this MLflow model"
     )
@@ -165,14 +149,23 @@ def _parser() -> argparse.ArgumentParser:
     _format(predict)
 
     bench = commands.add_parser(
-        "bench", help="time a registered cascade and its top stage on this machine"
+        "bench", help="time a registered or selected cascade and its top stage on this machine"
     )
     bench.set_defaults(command=_bench)
-    bench.add_argument("model", help="as for predict")
+    bench.add_argument("model", help="as for predict; with a wish below, a study to pick from")
     bench.add_argument("images", help="folder of pictures like those it will see")
     bench.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     bench.add_argument("--uri", help="the MLflow store (default: this project's)")
     bench.add_argument("--count", type=_count, default=256, help="pictures to take")
+    bench.add_argument(
+        "--batch-sizes",
+        type=_count,
+        nargs="+",
+        default=[1, 8, 64, 256],
+        metavar="N",
+        help="to measure throughput at (default: 1 8 64 256)",
+    )
+    _wishes(bench, "pick a cascade of a study, as rcopt select does (at most one)")
 
     report = _command(commands, "report", _report, "one self-contained page with the figures")
     report.add_argument("--output", metavar="FOLDER", help="default: reports/STUDY")
@@ -220,6 +213,75 @@ def _retry(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _wishes(parser: argparse.ArgumentParser, title: str) -> None:
+    wish = parser.add_argument_group(title)
+    wish.add_argument(
+        "--max-flops", type=_flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
+    )
+    wish.add_argument(
+        "--max-milliseconds", type=float, metavar="N", help="most mean time (cost = latency)"
+    )
+    wish.add_argument("--min-accuracy", type=float, metavar="SHARE", help="such as 0.9")
+    wish.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="SHARE",
+        help="against the best single stage: 0.01 is a point",
+    )
+    wish.add_argument("--knee", action="store_true", help="the front's bend")
+    wish.add_argument("--trial", type=int, metavar="N", help="what this trial found")
+    parser.add_argument(
+        "--certify",
+        type=float,
+        metavar="CONFIDENCE",
+        help="guarantee --max-drop with this confidence (0.9) on the calibration split",
+    )
+
+
+def _wish(arguments: argparse.Namespace) -> Any:
+    from dataclasses import fields
+
+    from rcopt.choose import Wish
+
+    return Wish(**{field.name: getattr(arguments, field.name) for field in fields(Wish)})
+
+
+def _cost(parser: argparse.ArgumentParser) -> None:
+    cost = parser.add_argument_group("rank by another cost than the study's")
+    cost.add_argument(
+        "--cost",
+        choices=["flops", "latency"],
+        help="latency: each stage is timed on this machine, once",
+    )
+    cost.add_argument("--device", help="to time on: cpu, cuda:1 (default: the study's [latency])")
+    cost.add_argument("--batch-size", type=_count, help="images per call (likewise; 1)")
+    cost.add_argument("--measure-again", action="store_true", help="do not use kept times")
+
+
+def _ranking(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the study, and its front by the cost asked for, None if that is its own."""
+    from rcopt.config import load_study
+
+    given = {"device": arguments.device, "batch_size": arguments.batch_size}
+    timing = [f"latency.{key}={value}" for key, value in given.items() if value is not None]
+    study = load_study(arguments.study, [*arguments.overrides, *timing])
+    if arguments.cost != "latency" and (timing or arguments.measure_again):
+        raise InputError(
+            "--device, --batch-size and --measure-again say how to time: add --cost latency"
+        )
+    if arguments.cost is None:
+        return study, None
+    from rcopt.progress import Shown
+    from rcopt.ranking import rank
+
+    shown = Shown()
+    try:
+        found = rank(study, arguments.cost, again=arguments.measure_again, progress=shown)
+    finally:
+        shown.close()
+    return study, found
+
+
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
 
@@ -264,9 +326,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
         uri = loaded.settings.tracking.uri
         server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
-        _say(
-            f"\nnext: rcopt status {name}\n      rcopt report {name}\n      rcopt ui {name}, then"
-        )
+        report = "" if results.timing else f"      rcopt report {name}\n"
+        _say(f"\nnext: rcopt status {name}\n{report}      rcopt ui {name}, then")
         _say(f"      {view_link(server, results.experiment_id)}")
 
 
@@ -306,12 +367,20 @@ def _worker(arguments: argparse.Namespace) -> None:
 
 
 def _front(arguments: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from rcopt import study, tables
-    from rcopt.config import load_study
     from rcopt.results import load_results
 
-    loaded = load_study(arguments.study, arguments.overrides)
+    loaded, ranking = _ranking(arguments)
     results = load_results(loaded.folder / "results.json")
+    if ranking is not None:
+        results = replace(
+            results,
+            points=ranking.points,
+            exact=ranking.exact,
+            timing="" if ranking.times is None else str(ranking.times),
+        )
     points = list(results.points) if arguments.all else study.shown(results.points)
     if arguments.format == "json":
         print(tables.front_json(points))
@@ -329,7 +398,7 @@ def _print_front(results: Any, points: Sequence[Any]) -> None:
     print(
         f"{results.study}: {kind}, picked on validation, reported on test\n"
         f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
-        f"images: {sizes}\n"
+        f"images: {sizes}\n" + (f"ms an image: {results.timing}\n" if results.timing else "")
     )
     print(tables.front_table(points))
 
@@ -353,18 +422,10 @@ def _select(arguments: argparse.Namespace) -> None:
     import json
 
     from rcopt import choose, tables
-    from rcopt.config import load_study
 
-    study = load_study(arguments.study, arguments.overrides)
-    wish = choose.Wish(
-        max_flops=arguments.max_flops,
-        min_accuracy=arguments.min_accuracy,
-        max_drop=arguments.max_drop,
-        knee=arguments.knee,
-        trial=arguments.trial,
-        certify=arguments.certify,
-    )
-    choice = choose.select(study, wish)
+    wish = _wish(arguments)
+    study, ranking = _ranking(arguments)
+    choice = choose.select(study, wish, None if ranking is None else ranking.points)
     if arguments.format == "json":
         print(json.dumps(choice.to_dict(), indent=1))
     else:
@@ -417,10 +478,15 @@ def _bench(arguments: argparse.Namespace) -> None:
     from rcopt.latency import benchmark, describe
     from rcopt.serving import picture_files
 
-    loaded = _loaded(arguments)
+    loaded = _picked(arguments) if _wants(arguments) else _loaded(arguments)
     files = picture_files(Path(arguments.images))[: arguments.count]
     base = np.stack([decode(file, loaded.base_side, str(file)) for file in files])
-    result = benchmark(loaded.executor, torch.from_numpy(base), progress=_say)
+    result = benchmark(
+        loaded.executor,
+        torch.from_numpy(base),
+        batch_sizes=arguments.batch_sizes,
+        progress=_say,
+    )
     print(describe(result))
 
 
@@ -489,6 +555,21 @@ def _ui(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         open_browser=not arguments.no_browser,
     )
+
+
+def _wants(arguments: argparse.Namespace) -> bool:
+    names = ("max_flops", "max_milliseconds", "min_accuracy", "max_drop", "trial", "certify")
+    return arguments.knee or any(getattr(arguments, name) is not None for name in names)
+
+
+def _picked(arguments: argparse.Namespace) -> Any:
+    from rcopt import choose
+    from rcopt.config import load_study
+
+    study = load_study(arguments.model)
+    choice = choose.select(study, _wish(arguments))
+    _say(f"picked {choice.point.cascade}")
+    return choose.opened(study, choice, device=arguments.device)
 
 
 def _loaded(arguments: argparse.Namespace) -> Any:

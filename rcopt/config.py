@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rcopt.cost import CostName
 from rcopt.errors import InputError
 from rcopt.predictions import Confidence
 
@@ -124,6 +125,8 @@ class SearchSettings(_Section):
     """The study's total, over all workers and restarts."""
     sampler: Literal["auto", "tpe", "nsga2", "gp", "random"] = "auto"
     storage: str = "journal"
+    cost: CostName = "flops"
+    """What is minimized beside accuracy: mean FLOPs, or mean time as ``[latency]`` says."""
     exact: bool = True
     """Sweep every threshold of the stages trained so far, exactly."""
     exact_trials: int = Field(default=20, ge=0, le=1_000)
@@ -133,6 +136,14 @@ class SearchSettings(_Section):
     of up to 0.7 of it costs no training."""
     patience: float = Field(default=3600.0, ge=0)
     """Longest outage of PostgreSQL or the MLflow server that is waited for, in seconds."""
+
+
+class LatencySettings(_Section):
+    """How each stage's time is measured where the cost is ``latency``."""
+
+    device: str = "cpu"
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    """Images per call; with 1 a cascade's mean time is the time that an image waits."""
 
 
 class TrackingSettings(_Section):
@@ -153,6 +164,7 @@ class StudySettings(_Section):
     training: TrainingSettings = TrainingSettings()
     answers: AnswerSettings = AnswerSettings()
     search: SearchSettings = SearchSettings()
+    latency: LatencySettings = LatencySettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
@@ -261,11 +273,16 @@ def load_project() -> tuple[Path, str]:
 def identity(settings: StudySettings) -> dict[str, Any]:
     """Return the settings that trials must share to be comparable, flat.
 
-    Left out: how many trials, which sampler, where things are stored, the device.
+    Left out: how many trials, which sampler, where things are stored, the training's device;
+    and how time is measured, unless it is what is minimized.
     """
     flat = flatten(settings.model_dump(mode="json"))
-    free = ("search.", "tracking.", "training.device", "training.attempts", "name", "data.root")
-    return {key: value for key, value in flat.items() if not key.startswith(free)}
+    cost = settings.search.cost
+    free = ["search.", "tracking.", "training.device", "training.attempts", "name", "data.root"]
+    if cost == "flops":
+        free.append("latency.")
+    kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}
+    return {"search.cost": cost, **kept}
 
 
 def digest(value: object) -> str:

@@ -1,5 +1,10 @@
 """What a forward pass costs: MACs, FLOPs, and the report's parameter-based stand-in."""
 
+from typing import Literal
+
+#: What a study minimizes: mean FLOPs, or mean time by the stages' measured times.
+CostName = Literal["flops", "latency"]
+
 
 def flops_from_macs(macs: float) -> float:
     """Return FLOPs of a number of multiply-accumulates: 2 per MAC, here and nowhere else."""

@@ -129,7 +129,8 @@ class CascadeExecutor(nn.Module):
             go_on = (sure < self._thresholds[level]).nonzero().squeeze(1)
             if not len(go_on):
                 break
-            base, waiting = base[go_on], waiting[go_on]
+            # Copies whole images, where base[go_on] would copy byte by byte.
+            base, waiting = base.index_select(0, go_on), waiting[go_on]
             total = total[go_on] if self.rule.average else total
         flops = self._spent[stages]
         return CascadeOutput(answered.argmax(dim=1), answered, confidence, stages, flops)

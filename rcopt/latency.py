@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rcopt.cascade import Cascade, Stage
@@ -164,7 +165,8 @@ def stage_seconds(
     passes: int = 5,
     precision: Precision = "auto",
     device: str | torch.device = "cpu",
-) -> dict[Stage, float]:
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Stage, NDArray[np.float64]]:
     """Measure each stage's time per image, to rank cascades by time instead of FLOPs.
 
     A cascade's expected time is then the sum of reach rate times seconds, as its mean FLOPs is
@@ -172,30 +174,38 @@ def stage_seconds(
     does not depend on the weights: untrained networks do.
 
     Args:
-        networks: One per stage.
+        networks: One per stage; stages may share one, which is then made ready only once.
         base: (N, S, S, 3) uint8, N >= 1; taken again and again to fill a batch.
         batch_size: Images per call.
-        passes: Number of calls per stage, of which the median is taken.
+        passes: Number of calls per stage, after one that is thrown away.
         precision: As in `CascadeExecutor`.
         device: Where to measure.
+        progress: Called with the number of turns made and to make.
 
     Returns:
-        Seconds per image, resize included, of each stage.
+        (passes,) seconds per image, resize included, of each stage.
     """
     batch = base[torch.arange(batch_size) % len(base)].to(device)
-    alone = {
-        stage: CascadeExecutor(
-            Cascade((stage,), ()), [network], precision=precision, device=device
+    first: dict[int, CascadeExecutor] = {}
+    alone: dict[Stage, CascadeExecutor] = {}
+    for stage, network in networks.items():
+        ready = first.get(id(network))
+        alone[stage] = CascadeExecutor(
+            Cascade((stage,), ()),
+            [network if ready is None else ready.networks[0]],
+            precision=precision if ready is None else ready.precisions[0],
+            device=device,
         )
-        for stage, network in networks.items()
-    }
-    seconds: dict[Stage, list[float]] = {stage: [] for stage in alone}
+        first.setdefault(id(network), alone[stage])
+    seconds = {stage: np.empty(passes) for stage in alone}
     for turn in range(passes + 1):
         for stage, executor in alone.items():
             spent = _timed(executor, [batch])
             if turn:
-                seconds[stage].append(spent / batch_size)
-    return {stage: float(np.median(values)) for stage, values in seconds.items()}
+                seconds[stage][turn - 1] = spent / batch_size
+        if progress is not None:
+            progress(turn, passes)
+    return seconds
 
 
 def describe(result: Benchmark) -> str:
@@ -216,12 +226,23 @@ def describe(result: Benchmark) -> str:
             f"{row.batch_size:6} {row.cascade:15.1f} {row.top:11.1f}   {row.speed_up:5.2f} "
             f"{spread:16} {row.speed_up / result.flops_saving:9.2f}"
         )
-    lines += ["", f"{'stage':24} reached  batch   ms/image   GFLOP/s"]
-    for part in result.stages:
+    lines += [
+        "",
+        f"{'stage':24} reached  batch   ms/image   GFLOP/s  of the time  of the FLOPs",
+    ]
+    seconds = [part.reach_rate * part.seconds for part in result.stages]
+    flops = [part.reach_rate * part.stage.flops for part in result.stages]
+    for part, own_seconds, own_flops in zip(result.stages, seconds, flops, strict=True):
         lines.append(
             f"{part.stage.name:24} {part.reach_rate:7.1%} {part.batch_size:6} "
-            f"{part.seconds * 1e3:10.3f} {part.flops_per_second / 1e9:9.1f}"
+            f"{part.seconds * 1e3:10.3f} {part.flops_per_second / 1e9:9.1f} "
+            f"{own_seconds / sum(seconds):12.1%} {own_flops / sum(flops):13.1%}"
         )
+    largest = result.throughput[-1]
+    lines.append(
+        f"the stages explain {sum(seconds) * largest.cascade:.0%} of the cascade's time at batch "
+        f"{largest.batch_size}; the rest is gathering and answers"
+    )
     return "\n".join(lines)
 
 

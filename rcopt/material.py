@@ -209,7 +209,7 @@ class TrainableStages:
             except InputError as error:
                 raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
         self._space = Space(table, settings.stages.optional)
-        self._device = _device(settings.training.device)
+        self._device = known_device("training.device", settings.training.device)
         weights_identity(study)
         dataset = open_dataset(study, progress)
         self._workshop = Workshop(
@@ -368,7 +368,12 @@ def _count(
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
 
 
-def _device(name: str) -> str:
+def known_device(setting: str, name: str) -> str:
+    """Return the device that a setting names, ``auto`` resolved.
+
+    Raises:
+        InputError: If it is none, or is not there.
+    """
     import torch
 
     if name == "auto":
@@ -376,14 +381,12 @@ def _device(name: str) -> str:
     try:
         kind = torch.device(name)
     except RuntimeError:
-        raise InputError(
-            f"training.device: {name!r} is no device; use auto, cpu, cuda:0"
-        ) from None
+        raise InputError(f"{setting}: {name!r} is no device; use auto, cpu, cuda:0") from None
     if kind.type == "cuda" and (
         not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
     ):
         raise InputError(
-            f"training.device: {name} is not there ({torch.cuda.device_count()} CUDA devices); "
+            f"{setting}: {name} is not there ({torch.cuda.device_count()} CUDA devices); "
             "use auto or cpu"
         )
     return name

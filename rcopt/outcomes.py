@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.answers import AnswerRule, Answers, cascade_answers, fit_temperature
-from rcopt.cascade import Cascade, Evaluation, Stage, evaluate, exits
+from rcopt.cascade import Cascade, Evaluation, Stage, evaluate_stages, exits
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
 
@@ -93,9 +93,8 @@ def split_predictions(
 
 
 def _outcome(cascade: Cascade, answers: Answers) -> Outcome:
-    flops = [stage.flops for stage in cascade.stages]
     level = exits(answers.confidence, cascade.thresholds)
     return Outcome(
-        evaluate(answers.confidence, answers.correct, flops, cascade.thresholds),
+        evaluate_stages(answers.confidence, answers.correct, cascade.stages, cascade.thresholds),
         answers.correct[level, np.arange(len(level))],
     )

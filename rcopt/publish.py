@@ -9,6 +9,7 @@ from pathlib import Path
 from rcopt import search, tracking
 from rcopt.answers import AnswerRule
 from rcopt.config import Study
+from rcopt.errors import InputError
 from rcopt.material import open_dataset
 from rcopt.progress import Progress
 from rcopt.report import write_report
@@ -35,9 +36,15 @@ def publish_report(
         The files, the page first.
 
     Raises:
-        InputError: If the study has no front yet, or a stage is no longer stored.
+        InputError: If the study has no front yet or minimizes time, or a stage is no longer
+            stored.
     """
     progress = progress or Progress()
+    if study.settings.search.cost == "latency":
+        raise InputError(
+            f"{study.name}: the report's figures are of FLOPs, and this study minimizes time; "
+            "'rcopt front' shows its front"
+        )
     results = load_results(study.folder / "results.json")
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     stages = trained_stages(study, tracker)

@@ -57,6 +57,11 @@ def repeats(studies: Sequence[Study]) -> Repeats:
     names = [study.name for study in studies]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise InputError(f"repeats: expected at least two different studies, got {names}")
+    if any(study.settings.search.cost == "latency" for study in studies):
+        raise InputError(
+            'repeats: studies with search.cost = "latency" each measured their own times, which '
+            "cannot be put in one front"
+        )
     first = identity(studies[0].settings)
     for study in studies[1:]:
         other = identity(study.settings)

@@ -47,7 +47,7 @@ class Results:
         study: Its name.
         points: The whole front on validation, cheapest first, each with its test numbers.
         stages: The trained stages.
-        reference: (accuracy, mean FLOPs) of the hypervolumes.
+        reference: (accuracy, cost) of the hypervolumes.
         hypervolume: Of the front.
         sampled_hypervolume: Of what the sampler's own trials found.
         sampled: Number of sampled trials.
@@ -55,6 +55,7 @@ class Results:
         split_sizes: Images by split.
         classes: Class names.
         experiment_id: MLflow's id of the study's experiment.
+        timing: How the stages' times were measured; empty unless time is the cost.
     """
 
     study: str
@@ -68,6 +69,7 @@ class Results:
     split_sizes: dict[str, int]
     classes: tuple[str, ...]
     experiment_id: str
+    timing: str = ""
 
 
 def save_results(path: Path, results: Results) -> None:
@@ -83,6 +85,7 @@ def save_results(path: Path, results: Results) -> None:
         "split_sizes": results.split_sizes,
         "classes": list(results.classes),
         "experiment_id": results.experiment_id,
+        "timing": results.timing,
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
     }
@@ -118,6 +121,7 @@ def load_results(path: Path) -> Results:
             split_sizes={str(k): int(v) for k, v in tree["split_sizes"].items()},
             classes=tuple(str(name) for name in tree["classes"]),
             experiment_id=str(tree["experiment_id"]),
+            timing=str(tree.get("timing", "")),
         )
     except FileNotFoundError:
         raise InputError(
@@ -136,6 +140,7 @@ def _stage_tree(summary: StageSummary) -> dict[str, Any]:
         "resolution": summary.stage.resolution,
         "backbone": summary.stage.backbone,
         "flops": summary.stage.flops,
+        "milliseconds": summary.stage.milliseconds,
         "key": summary.key,
         "macs": summary.macs,
         "parameters": summary.parameters,
@@ -160,7 +165,12 @@ def _summary(tree: dict[str, Any]) -> StageSummary:
 
 
 def _stage(tree: dict[str, Any]) -> Stage:
-    return Stage(int(tree["resolution"]), str(tree["backbone"]), float(tree["flops"]))
+    return Stage(
+        int(tree["resolution"]),
+        str(tree["backbone"]),
+        float(tree["flops"]),
+        _number(tree.get("milliseconds")),
+    )
 
 
 def _point_tree(point: OperatingPoint) -> dict[str, Any]:
@@ -205,4 +215,9 @@ def _evaluation(tree: dict[str, Any] | None) -> Evaluation | None:
             float("nan") if rate is None else float(rate) for rate in tree["deferral_rates"]
         ),
         n_images=int(tree["n_images"]),
+        mean_milliseconds=_number(tree.get("mean_milliseconds")),
     )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -29,8 +29,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source
+from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage, mean_flops
 from rcopt.claims import shared_lock
+from rcopt.cost import CostName
 from rcopt.errors import InputError, UnreachableError
 from rcopt.postgres import PATIENCE, is_postgres
 
@@ -40,7 +41,10 @@ SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 NONE = "none"
 
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
-METRICS = ("accuracy", "mean_flops")
+METRICS: Mapping[CostName, tuple[str, str]] = {
+    "flops": ("accuracy", "mean_flops"),
+    "latency": ("accuracy", "mean_milliseconds"),
+}
 
 _IDENTITY = "rcopt.identity"
 _FAILED = "rcopt.failed."
@@ -104,6 +108,7 @@ class Trials:
         folder: Where the journal and the lock lie.
         identity: The settings that all trials share, flat; kept with the study. None to
             read the trials whatever they were made with.
+        cost: What the trials minimize; names their second value.
 
     Raises:
         InputError: If the storage is corrupt or cannot be reached, or if the study was made
@@ -111,14 +116,20 @@ class Trials:
     """
 
     def __init__(
-        self, storage: str, name: str, folder: Path, identity: Mapping[str, Any] | None
+        self,
+        storage: str,
+        name: str,
+        folder: Path,
+        identity: Mapping[str, Any] | None,
+        cost: CostName = "flops",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._place = (storage, folder, f"trials.{name}")
         # First use of an empty database by several processes at once fails for most of them.
         with shared_lock(storage, folder, "store"):
             self._storage = _open_storage(storage, name, folder)
-            self.study = _open_study(self._storage, name, storage)
+            self.study = _open_study(self._storage, name, storage, METRICS[cost])
+            self._counted = self._sampled = 0
             if identity is not None:
                 self._check_identity(identity)
 
@@ -164,6 +175,13 @@ class Trials:
         with _reported():
             self.study.set_user_attr(f"{_FAILED}{backbone}@{resolution}", value)
 
+    def count_sampled(self) -> int:
+        """Return the number of sampled trials; only those added since the last call are read."""
+        trials = self.all()
+        self._sampled += sum(trial_source(t) == "sampled" for t in trials[self._counted :])
+        self._counted = len(trials)
+        return self._sampled
+
     @contextmanager
     def adding(self) -> Iterator[Callable[[FrozenTrial], int]]:
         """Yield a function that stores a finished trial and returns its number.
@@ -172,6 +190,23 @@ class Trials:
         """
         with shared_lock(*self._place):
             yield self._add
+
+    def shared(self, key: str, make: Callable[[], str]) -> str:
+        """Return a text that is the same for all of the study's trials, on every machine.
+
+        Args:
+            key: Its name.
+            make: Makes it when it is first asked for; others who ask meanwhile wait.
+        """
+        storage, folder, name = self._place
+        with shared_lock(storage, folder, f"{name}.{key}", timeout=3600.0):
+            with _reported():
+                found = self.study.user_attrs.get(f"rcopt.{key}")
+            if found is None:
+                found = make()
+                with _reported():
+                    self.study.set_user_attr(f"rcopt.{key}", found)
+        return str(found)
 
     def _add(self, trial: FrozenTrial) -> int:
         with _reported():
@@ -183,11 +218,14 @@ class Trials:
         if stored is None:
             self.study.set_user_attr(_IDENTITY, json.dumps(identity, sort_keys=True))
             return
-        before = json.loads(stored)
-        now = json.loads(json.dumps(identity))
+        # Studies begun before there was a choice do not name it.
+        cost = {"search.cost": "flops"}
+        before = cost | json.loads(stored)
+        now = cost | json.loads(json.dumps(identity))
         changed = [k for k in {*before, *now} if before.get(k) != now.get(k)]
-        # The data's digest often follows from another setting, which says more.
-        changed.sort(key=lambda k: (k == "data.digest", k))
+        # The data's digest often follows from another setting, which says more; how time is
+        # measured matters only where it is the cost.
+        changed.sort(key=lambda k: (k == "data.digest", k != "search.cost", k))
         if changed:
             key = changed[0]
             more = f" (and {', '.join(changed[1:4])})" if len(changed) > 1 else ""
@@ -213,14 +251,19 @@ class Sampler:
         self._space = space
         self._seed = (seed, worker)
         self._mirror = optuna.create_study(directions=DIRECTIONS, sampler=RandomSampler(0))
-        self._seen: set[int] = set()
+        self._read = 0
+        self._own: set[int] = set()
 
     def learn(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take over stored trials that the mirror does not hold yet."""
-        for trial in trials:
-            if trial.number not in self._seen:
-                self._seen.add(trial.number)
+        """Take over stored trials that the mirror does not hold yet.
+
+        Args:
+            trials: All that are stored, in order; those seen by the last call are not looked at.
+        """
+        for trial in trials[self._read :]:
+            if trial.number not in self._own:
                 self._mirror.add_trial(trial)
+        self._read = len(trials)
 
     def propose(self, count: int, accept: Callable[[Proposal], bool]) -> Proposal:
         """Return the next proposal that is a cascade and that ``accept`` takes.
@@ -246,7 +289,7 @@ class Sampler:
 
     def finished(self, proposal: Proposal, point: OperatingPoint) -> FrozenTrial:
         """Tell the mirror a proposal's result and return the trial that belongs in the storage."""
-        values = (point.validation.accuracy, point.validation.mean_flops)
+        values = (point.validation.accuracy, point.validation.cost)
         self._mirror.tell(proposal.number, values)
         told = self._mirror.get_trials(deepcopy=False)[proposal.number]
         return create_trial(
@@ -259,7 +302,7 @@ class Sampler:
 
     def stored(self, number: int) -> None:
         """Note that the last finished proposal has this number in the storage."""
-        self._seen.add(number)
+        self._own.add(number)
 
     def _suggest(self, trial: optuna.Trial) -> Proposal | None:
         stages: list[tuple[int, str]] = []
@@ -308,7 +351,7 @@ def exact_trial(point: OperatingPoint, space: Space) -> FrozenTrial:
         params[key] = 0.0 if np.isnan(rate) else rate
         distributions[key] = FloatDistribution(0.0, 1.0)
     return create_trial(
-        values=(point.validation.accuracy, point.validation.mean_flops),
+        values=(point.validation.accuracy, point.validation.cost),
         params=params,
         distributions=distributions,
         user_attrs=_attributes(point, "exact"),
@@ -328,28 +371,36 @@ def trial_point(trial: FrozenTrial, stage_named: Callable[[int, str], Any]) -> O
 
     Args:
         trial: One of rcopt's finished trials.
-        stage_named: Returns the `Stage` of a resolution and a backbone.
+        stage_named: Returns the `Stage` of a resolution and a backbone; with its milliseconds
+            if the study minimizes time.
     """
     attributes = trial.user_attrs
     stages = tuple(stage_named(int(r), b) for r, b in attributes["stages"])
-    accuracy, flops = trial.values
+    accuracy, cost = trial.values
     exits = tuple(attributes["exit_rates"])
     reach = tuple(attributes["reach_rates"])
+    timed = any(stage.milliseconds is not None for stage in stages)
     return OperatingPoint(
         cascade=Cascade(stages, tuple(attributes["thresholds"])),
         validation=Evaluation(
             accuracy=accuracy,
-            mean_flops=flops,
+            mean_flops=_mean_flops(stages, reach, attributes["n_images"]) if timed else cost,
             exit_rates=exits,
             reach_rates=reach,
             deferral_rates=tuple(
                 after / before if before else float("nan") for before, after in pairwise(reach)
             ),
             n_images=attributes["n_images"],
+            mean_milliseconds=cost if timed else None,
         ),
         source="sampled" if attributes["source"] == "sampled" else "exact",
         trial=trial.number,
     )
+
+
+def _mean_flops(stages: Sequence[Stage], reach: Sequence[float], n_images: int) -> float:
+    reached = np.rint(np.array(reach) * n_images).astype(np.int64)
+    return mean_flops(reached, np.array([stage.flops for stage in stages]), n_images)
 
 
 def _attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:
@@ -429,7 +480,9 @@ def _open_journal(path: Path, name: str) -> JournalStorage:
     return storage
 
 
-def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
+def _open_study(
+    storage: BaseStorage, name: str, shown: str, metrics: Sequence[str]
+) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
@@ -443,7 +496,7 @@ def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
             "there; give this one another name (--set name=NEW)"
         )
     if study.metric_names is None:
-        study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(METRICS))
+        study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(metrics))
     return study
 
 

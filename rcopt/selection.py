@@ -22,16 +22,29 @@ def by_max_flops(points: Sequence[OperatingPoint], max_flops: float) -> Operatin
         ValueError: If the budget is not positive or below the cheapest point, which is named.
     """
     _check(points)
-    if not max_flops > 0:
-        raise ValueError(f"max_flops must be positive, got {max_flops}")
-    within = [point for point in points if point.validation.mean_flops <= max_flops]
-    if not within:
-        nearest = min(points, key=_cheapest)
-        raise ValueError(
-            f"max_flops {max_flops:.4g} is below every point; the nearest needs "
-            f"{_numbers(nearest)}"
-        )
-    return min(within, key=_most_accurate)
+    return _within(points, [p.validation.mean_flops for p in points], max_flops, "max_flops")
+
+
+def by_max_milliseconds(
+    points: Sequence[OperatingPoint], max_milliseconds: float
+) -> OperatingPoint:
+    """Return the most accurate point whose mean time does not exceed a budget.
+
+    Args:
+        points: Operating points with mean milliseconds; of equally accurate ones the fastest
+            is taken.
+        max_milliseconds: Per image, positive.
+
+    Raises:
+        ValueError: If the points have no times, or the budget is not positive or below the
+            fastest point, which is named.
+    """
+    _check(points)
+    times = [point.validation.mean_milliseconds for point in points]
+    known = [time for time in times if time is not None]
+    if len(known) < len(times):
+        raise ValueError("max_milliseconds needs points with measured times (cost = latency)")
+    return _within(points, known, max_milliseconds, "max_milliseconds")
 
 
 def by_min_accuracy(points: Sequence[OperatingPoint], min_accuracy: float) -> OperatingPoint:
@@ -79,9 +92,9 @@ def by_max_drop(
 def knee(points: Sequence[OperatingPoint]) -> OperatingPoint:
     """Return the front's bend: beyond it more FLOPs buy less than before.
 
-    The front's log mean FLOPs and accuracy are both scaled to 0..1; the knee is the point
-    highest above the chord from the cheapest to the most accurate one (Kneedle, Satopaa et al.
-    2011, section IV, without its smoothing). Dominated points are left out; of points equally
+    The front's log cost and accuracy are both scaled to 0..1; the knee is the point highest
+    above the chord from the cheapest to the most accurate one (Kneedle, Satopaa et al. 2011,
+    section IV, without its smoothing). Dominated points are left out; of points equally
     high the cheapest is taken; a front of one or two points gives its cheapest.
 
     Raises:
@@ -89,14 +102,14 @@ def knee(points: Sequence[OperatingPoint]) -> OperatingPoint:
     """
     _check(points)
     accuracy = np.array([point.validation.accuracy for point in points])
-    flops = np.array([point.validation.mean_flops for point in points])
-    if flops.min() <= 0:
+    costs = np.array([point.validation.cost for point in points])
+    if costs.min() <= 0:
         raise ValueError("points must have positive mean FLOPs to find the knee, got 0")
-    front = np.flatnonzero(non_dominated(accuracy, flops))
-    front = front[np.argsort(flops[front])]
+    front = np.flatnonzero(non_dominated(accuracy, costs))
+    front = front[np.argsort(costs[front])]
     if len(front) < 3:
         return points[int(front[0])]
-    cost, gain = np.log(flops[front]), accuracy[front]
+    cost, gain = np.log(costs[front]), accuracy[front]
     height = (gain - gain[0]) / (gain[-1] - gain[0]) - (cost - cost[0]) / (cost[-1] - cost[0])
     return points[int(front[np.argmax(height)])]
 
@@ -121,6 +134,21 @@ def _check(points: Sequence[OperatingPoint]) -> None:
         raise ValueError("points must hold at least one operating point, got none")
 
 
+def _within(
+    points: Sequence[OperatingPoint], spent: Sequence[float], budget: float, name: str
+) -> OperatingPoint:
+    if not budget > 0:
+        raise ValueError(f"{name} must be positive, got {budget}")
+    within = [point for point, each in zip(points, spent, strict=True) if each <= budget]
+    if not within:
+        least = min(range(len(points)), key=lambda i: (spent[i], -points[i].validation.accuracy))
+        nearest = points[least]
+        raise ValueError(
+            f"{name} {budget:.4g} is below every point; the nearest needs {_numbers(nearest)}"
+        )
+    return min(within, key=_most_accurate)
+
+
 def _reaching(points: Sequence[OperatingPoint], accuracy: float, what: str) -> OperatingPoint:
     enough = [point for point in points if point.validation.accuracy >= accuracy - _ROUNDING]
     if not enough:
@@ -130,13 +158,17 @@ def _reaching(points: Sequence[OperatingPoint], accuracy: float, what: str) -> O
 
 
 def _cheapest(point: OperatingPoint) -> tuple[float, float]:
-    return point.validation.mean_flops, -point.validation.accuracy
+    return point.validation.cost, -point.validation.accuracy
 
 
 def _most_accurate(point: OperatingPoint) -> tuple[float, float]:
-    return -point.validation.accuracy, point.validation.mean_flops
+    return -point.validation.accuracy, point.validation.cost
 
 
 def _numbers(point: OperatingPoint) -> str:
-    accuracy, flops = point.validation.accuracy, point.validation.mean_flops
-    return f"accuracy {accuracy:.4f} at {flops:.4g} mean FLOPs ({point.cascade})"
+    found = point.validation
+    time = f" and {found.mean_milliseconds:.4g} ms" if found.mean_milliseconds is not None else ""
+    return (
+        f"accuracy {found.accuracy:.4f} at {found.mean_flops:.4g} mean FLOPs{time} "
+        f"({point.cascade})"
+    )

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from rcopt import search, tracking, workers
+from rcopt import search, stage_times, tracking, workers
 from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
+from rcopt.cascade import Cascade, OperatingPoint, evaluate_stages, thresholds_for_rates
 from rcopt.claims import open_claims, shared_lock
 from rcopt.config import Study, identity
 from rcopt.errors import OutageError, UnreachableError, WorkError
@@ -27,7 +27,8 @@ from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
 from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, load_results, save_results
-from rcopt.sweep import extend_front, study_front
+from rcopt.stage_times import StageTimes
+from rcopt.sweep import StudyFront, extend_front, study_front
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
@@ -70,15 +71,18 @@ def run(
         tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
         material = open_material(study, tracker, progress, claims=claims, patience=patient)
         shared = {**identity(settings), "data.digest": material.data.digest}
-        trials_of = search.Trials(study.storage, study.name, study.folder, shared)
+        trials_of = search.Trials(
+            study.storage, study.name, study.folder, shared, settings.search.cost
+        )
         with closing(trials_of) as stored:
+            times = stage_times.fixed(study, material, stored, progress)
             if retry_failed:
                 stored.forget_failures()
             _keep_file(study)
             visit = _Visit(study, tracker, material, place, patient)
             with visit as study_run:
                 runner = _Runner(
-                    study, tracker, study_run, material, stored, place, patient, progress
+                    study, tracker, study_run, material, stored, times, place, patient, progress
                 )
                 results = runner.run(trials or settings.search.trials)
                 return visit.finish(runner.report) or results
@@ -100,12 +104,7 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
 
 def shown(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return about 20 well-spread points of a front, the ends among them."""
-    chosen = spread(
-        np.array([p.validation.accuracy for p in points]),
-        np.array([p.validation.mean_flops for p in points]),
-        SHOWN,
-    )
-    return [points[i] for i in chosen.tolist()]
+    return [points[i] for i in spread(*_numbers(points), SHOWN).tolist()]
 
 
 class _Runner:
@@ -118,6 +117,7 @@ class _Runner:
         study_run: tracking.StudyRun,
         material: Material,
         stored: search.Trials,
+        times: StageTimes | None,
         place: workers.Place,
         patient: Patience,
         progress: Progress,
@@ -138,20 +138,22 @@ class _Runner:
         self._looked = 0
         self._logged: set[int] = set()
         self._saved_stages = 0
+        self._told: StudyFront | None = None
         self._front = study_front(
             [],
             rule=self._rule,
             optional=material.space.optional,
             resolutions=tuple(material.space.backbones),
         )
-        costs = material.costs
+        self._times = times
+        self._costs = {key: stage_times.timed(s, times) for key, s in material.costs.items()}
         # A bound no operating point of the space can pass: chance, at the cost of every
         # resolution's costliest stage. It depends on the study file alone.
         self._reference = (
             1 / len(material.data.classes),
             float(
                 sum(
-                    max(costs[(r, b)].flops for b in names)
+                    max(self._costs[(r, b)].cost for b in names)
                     for r, names in material.space.backbones.items()
                 )
             ),
@@ -163,7 +165,7 @@ class _Runner:
             # While others are at it, what MLflow lacks may be on its way; the last one looks.
             if not self._patient(self._place.others):
                 self._patient(self._backfill, log)
-            while (done := self._patient(self._sampled)) < total:
+            while (done := self._patient(self._stored.count_sampled)) < total:
                 self._progress.count("trials", done, total, self._detail())
                 # Whatever an outage undid is proposed or added again.
                 self._patient(self._one_trial, total, log)
@@ -251,8 +253,7 @@ class _Runner:
         self._busy = frozenset()
         if len(self._pool) < len(self._material.costs):
             self._busy = self._material.busy() - self._pool.keys()
-        done = _count_sampled(trials)
-        proposal = self._propose(done)
+        proposal = self._propose(self._stored.count_sampled())
         if proposal is None:
             return
         stages = []
@@ -264,7 +265,7 @@ class _Runner:
         point = operating_point(stages, proposal.deferral_rates, self._rule)
         with self._stored.adding() as add:
             # Other workers may have finished the last trial meanwhile.
-            if self._sampled() >= total:
+            if self._stored.count_sampled() >= total:
                 return
             number = add(self._sampler.finished(proposal, point))
         self._sampler.stored(number)
@@ -332,10 +333,11 @@ class _Runner:
                 continue
             if obtained is None:
                 return False
+            found, _ = obtained
+            trained = replace(found, stage=stage_times.timed(found.stage, self._times))
             if self._study.settings.search.exact:
-                pool = list(self._pool.values())
-                self._front = extend_front(self._front, pool, obtained[0])
-            self._pool[key] = obtained[0]
+                self._front = extend_front(self._front, list(self._pool.values()), trained)
+            self._pool[key] = trained
             return True
         self._failed[key] = failure.reason
         self._progress.note(f"{name} is given up; the study goes on without it")
@@ -345,13 +347,9 @@ class _Runner:
         """Put well-spread points of the exact front among the trials, each once."""
         limit = self._study.settings.search.exact_trials
         points = self._front.points
-        if not limit or not points:
+        if not limit or not points or self._front is self._told:
             return []
-        chosen = spread(
-            np.array([p.validation.accuracy for p in points]),
-            np.array([p.validation.mean_flops for p in points]),
-            limit,
-        )
+        chosen = spread(*_numbers(points), limit)
         added = []
         with self._stored.adding() as add:
             known = {_identity(t.user_attrs) for t in self._stored.all()}
@@ -359,15 +357,12 @@ class _Runner:
                 trial = search.exact_trial(point, self._material.space)
                 if _identity(trial.user_attrs) not in known:
                     added.append(replace(point, trial=add(trial)))
+        self._told = self._front
         return added
 
-    def _sampled(self) -> int:
-        return _count_sampled(self._stored.all())
-
     def _points(self) -> list[OperatingPoint]:
-        costs = self._material.costs
         return [
-            search.trial_point(trial, lambda r, b: costs[(r, b)])
+            search.trial_point(trial, lambda r, b: self._costs[(r, b)])
             for trial in self._stored.all()
             if search.trial_source(trial)
         ]
@@ -404,9 +399,9 @@ class _Runner:
         nothing on validation would only be carried along.
         """
         everything = sorted([*trials, *self._front.points], key=lambda p: len(p.cascade.stages))
-        accuracy, flops = _numbers(everything)
-        kept = np.flatnonzero(non_dominated(accuracy, flops))
-        return [everything[i] for i in kept[np.argsort(flops[kept])].tolist()]
+        accuracy, cost = _numbers(everything)
+        kept = np.flatnonzero(non_dominated(accuracy, cost))
+        return [everything[i] for i in kept[np.argsort(cost[kept])].tolist()]
 
     def _results(
         self, points: Sequence[OperatingPoint], trials: Sequence[OperatingPoint]
@@ -439,6 +434,7 @@ class _Runner:
             split_sizes=dict(data.split_sizes),
             classes=data.classes,
             experiment_id=self._run.experiment_id,
+            timing="" if self._times is None else str(self._times),
         )
 
 
@@ -454,10 +450,12 @@ def operating_point(
     """
     answers = stage_answers([t.predictions["validation"] for t in stages], rule)
     thresholds = thresholds_for_rates(answers.confidence, rates)
-    flops = [t.stage.flops for t in stages]
+    cascade = Cascade(tuple(t.stage for t in stages), thresholds)
     return OperatingPoint(
-        cascade=Cascade(tuple(t.stage for t in stages), thresholds),
-        validation=evaluate(answers.confidence, answers.correct, flops, thresholds),
+        cascade=cascade,
+        validation=evaluate_stages(
+            answers.confidence, answers.correct, cascade.stages, thresholds
+        ),
         source="sampled",
     )
 
@@ -560,8 +558,10 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         "Which backbone at which resolution, and when to stop: a resolution cascade on "
         f"{data.name} ({len(data.classes)} classes; {sizes} images)."
     )
+    cost = study.settings.search.cost
+    minimized = {"flops": "mean FLOPs", "latency": "mean time"}[cost]
     note = (
-        "Accuracy is maximized and mean FLOPs per image minimized on validation; test numbers "
+        f"Accuracy is maximized and {minimized} per image minimized on validation; test numbers "
         "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"
         f"{table}\n\n"
         "Runs: `stage` = one trained network, `cascade` = one evaluated cascade. Filters: "
@@ -574,13 +574,10 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         params={"seed": study.settings.seed, "optional": space.optional},
         config_toml=study.to_toml(),
         resolutions=tuple(space.backbones),
+        cost=cost,
         data=tracking.DataInput(data.name, data.digest, data.source),
     )
     return run
-
-
-def _count_sampled(trials: Sequence[FrozenTrial]) -> int:
-    return sum(search.trial_source(trial) == "sampled" for trial in trials)
 
 
 def _stage_keys(trial: FrozenTrial) -> list[StageKey]:
@@ -594,5 +591,5 @@ def _identity(attributes: dict[str, object]) -> tuple[str, str]:
 def _numbers(points: Sequence[OperatingPoint]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (
         np.array([p.validation.accuracy for p in points], dtype=np.float64),
-        np.array([p.validation.mean_flops for p in points], dtype=np.float64),
+        np.array([p.validation.cost for p in points], dtype=np.float64),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.answers import AnswerRule, cross_fitted, fit_temperature, scale, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint, Stage, evaluate
+from rcopt.cascade import Cascade, OperatingPoint, Stage, evaluate_stages
 from rcopt.fronts import non_dominated, threshold_front
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split, check_aligned
@@ -23,7 +23,7 @@ class StudyFront:
     """The front over the cascades that can be made of a study's trained stages.
 
     Attributes:
-        points: Cheapest first, strictly rising in mean FLOPs and accuracy.
+        points: Cheapest first, strictly rising in cost and accuracy.
         split: The split whose predictions it was made from.
         rule: How probabilities became answers.
         optional: Resolutions that a cascade may leave out; True for all, False for none.
@@ -68,6 +68,8 @@ def study_front(
     max_stages: int = 4,
 ) -> StudyFront:
     """Return the exact front over depths, skipped stages and threshold vectors.
+
+    Cost is mean FLOPs, or mean milliseconds where the stages have measured times (all or none).
 
     A cascade has one of the trained backbones, or where optional none, at each resolution, in
     rising resolution. Every combination of at most ``max_stages`` stages is swept with
@@ -273,7 +275,7 @@ def _add(
     blocks = [_Block.of_point(point) for point in front.points]
     gap = front.accuracy_gap
     for combination in combinations:
-        found = threshold_front(*read(combination), [stage.flops for stage in combination])
+        found = threshold_front(*read(combination), [stage.cost for stage in combination])
         blocks.append(_Block(combination, found.thresholds, found.accuracy, found.mean_flops))
         gap = max(gap, found.accuracy_gap)
     # Of equal points the first is kept.
@@ -283,7 +285,7 @@ def _add(
         cascades = [Cascade(block.stages, tuple(row)) for row in block.thresholds[rows].tolist()]
         points += [known[c] for c in cascades if c in known]
         points += _operating_points([c for c in cascades if c not in known], read)
-    points.sort(key=lambda point: point.validation.mean_flops)
+    points.sort(key=lambda point: point.validation.cost)
     resolutions = front.resolutions or {trained.stage.resolution for trained in stages}
     return replace(
         front,
@@ -301,7 +303,7 @@ class _Block:
     stages: tuple[Stage, ...]
     thresholds: NDArray[np.float64]
     accuracy: NDArray[np.float64]
-    mean_flops: NDArray[np.float64]
+    cost: NDArray[np.float64]
 
     @classmethod
     def of_point(cls, point: OperatingPoint) -> "_Block":
@@ -309,7 +311,7 @@ class _Block:
             point.cascade.stages,
             np.array([point.cascade.thresholds]),
             np.array([point.validation.accuracy]),
-            np.array([point.validation.mean_flops]),
+            np.array([point.validation.cost]),
         )
 
 
@@ -318,7 +320,7 @@ def _undominated(blocks: Sequence[_Block]) -> list[NDArray[np.bool_]]:
         return []
     keep = non_dominated(
         np.concatenate([block.accuracy for block in blocks]),
-        np.concatenate([block.mean_flops for block in blocks]),
+        np.concatenate([block.cost for block in blocks]),
     )
     ends = np.cumsum([len(block.accuracy) for block in blocks])
     return np.split(keep, ends[:-1])
@@ -328,9 +330,9 @@ def _operating_points(cascades: Sequence[Cascade], read: _Read) -> list[Operatin
     """Evaluate cascades of the same stages."""
     if not cascades:
         return []
-    confidence, correct = read(cascades[0].stages)
-    flops = [stage.flops for stage in cascades[0].stages]
+    stages = cascades[0].stages
+    confidence, correct = read(stages)
     return [
-        OperatingPoint(cascade, evaluate(confidence, correct, flops, cascade.thresholds))
+        OperatingPoint(cascade, evaluate_stages(confidence, correct, stages, cascade.thresholds))
         for cascade in cascades
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcopt.cascade import OperatingPoint, Stage
+from rcopt.cascade import Evaluation, OperatingPoint, Stage
 from rcopt.repeats import Repeats, accuracy_within
 from rcopt.results import Results
 
@@ -39,13 +39,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
 
 def front_table(points: Sequence[OperatingPoint]) -> str:
     """Return a front as a table for people; a cascade that is too long takes several lines."""
-    header = ["cascade (stage, threshold, next)", "val %", "MFLOPs", "test %", "MFLOPs", "exits %"]
+    timed = any(point.validation.mean_milliseconds is not None for point in points)
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    header = ["cascade (stage, threshold, next)", "val %", *costs, "test %", *costs, "exits %"]
     numbers = [
         [
-            f"{100 * point.validation.accuracy:.2f}",
-            mflops(point.validation.mean_flops),
-            "" if point.test is None else f"{100 * point.test.accuracy:.2f}",
-            "" if point.test is None else mflops(point.test.mean_flops),
+            *_split_cells(point.validation, timed),
+            *_split_cells(point.test, timed),
             "/".join(f"{100 * rate:.0f}" for rate in point.validation.exit_rates),
         ]
         for point in points
@@ -70,6 +70,7 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
     """Return a front as CSV, one line a point."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    timed = any(point.validation.mean_milliseconds is not None for point in points)
     writer.writerow(
         [
             "stages",
@@ -83,6 +84,7 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
             "source",
             "trial",
             "run_id",
+            *(["val_mean_milliseconds", "test_mean_milliseconds"] if timed else []),
         ]
     )
     for point in points:
@@ -100,9 +102,20 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
                 point.source,
                 "" if point.trial is None else point.trial,
                 point.run_id or "",
+                *([e.mean_milliseconds if e else "" for e in (point.validation, test)] * timed),
             ]
         )
     return text.getvalue().rstrip("\n")
+
+
+def _split_cells(found: Evaluation | None, timed: bool) -> list[str]:
+    if found is None:
+        return [""] * (3 if timed else 2)
+    cells = [f"{100 * found.accuracy:.2f}", mflops(found.mean_flops)]
+    if timed:
+        time = found.mean_milliseconds
+        cells.insert(1, "" if time is None else milliseconds(time))
+    return cells
 
 
 def status_table(name: str, status: "Status") -> str:
@@ -125,7 +138,8 @@ def status_table(name: str, status: "Status") -> str:
     results = status.results
     if results is None or status.sampled_share is None:
         return "\n".join([*lines, "no front yet: it is there with the first cascade"])
-    accuracy, flops = results.reference
+    accuracy, cost = results.reference
+    worst = f"{milliseconds(cost)} ms" if results.timing else f"{mflops(cost)} MFLOPs"
     return "\n".join(
         [
             *lines,
@@ -133,7 +147,7 @@ def status_table(name: str, status: "Status") -> str:
             stage_table(results),
             "",
             f"front: {len(results.points)} points, hypervolume {results.hypervolume:.4g} "
-            f"(reference {100 * accuracy:.1f} %, {mflops(flops)} MFLOPs)",
+            f"(reference {100 * accuracy:.1f} %, {worst})",
             f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it",
         ]
     )
@@ -189,18 +203,21 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
 
 def stage_table(results: Results) -> str:
     """Return the trained stages as a table."""
+    timed = any(summary.stage.milliseconds is not None for summary in results.stages)
     rows = [
         [
             summary.stage.name,
             f"{100 * summary.validation:.2f}",
             f"{100 * summary.test:.2f}",
+            *([milliseconds(summary.stage.cost)] if timed else []),
             mflops(summary.stage.flops),
             f"{summary.parameters / 1e6:.2f}",
             duration(summary.seconds),
         ]
         for summary in results.stages
     ]
-    return table(["stage", "val %", "test %", "MFLOPs", "M params", "trained in"], rows)
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    return table(["stage", "val %", "test %", *costs, "M params", "trained in"], rows)
 
 
 def choice_table(choice: "Choice") -> str:
@@ -227,12 +244,13 @@ def choice_table(choice: "Choice") -> str:
             )
         ],
     )
+    timed = point.validation.mean_milliseconds is not None
     rows = [
         [
             name,
             f"{100 * evaluation.accuracy:.2f}",
             f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
-            mflops(evaluation.mean_flops),
+            *(_split_cells(evaluation, timed)[1:]),
             f"{reference.stage.flops / evaluation.mean_flops:.2f}x fewer",
             f"{100 * (evaluation.accuracy - alone):+.2f}",
         ]
@@ -248,7 +266,8 @@ def choice_table(choice: "Choice") -> str:
         if evaluation is not None
     ]
     against = f"FLOPs against {short_stage(reference.stage)}"
-    numbers = table(["", "accuracy %", "95 % interval", "MFLOPs", against, "points"], rows)
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
     where = "" if point.trial is None else f", trial {point.trial}"
     text = (
         f"{choice.study}: {cascade_text(point)}  ({point.source}{where})\n\n{stages}\n\n{numbers}"
@@ -328,6 +347,11 @@ def mflops(flops: float) -> str:
     """Return MFLOPs with three digits that matter, at least."""
     value = flops / 1e6
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """Return milliseconds with three digits that matter, at least."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def duration(seconds: float) -> str:

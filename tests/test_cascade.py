@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rcopt.cascade import (
     OperatingPoint,
     Stage,
     evaluate,
+    evaluate_stages,
     exits,
     mean_flops,
     threshold_for_rate,
@@ -285,3 +287,22 @@ def test_an_operating_point_becomes_an_entry_of_the_fronts_json() -> None:
     assert entry["test"] is None
     assert str(cascade) == "resnet18@32 >=0.500> resnet50@224"
     assert isinstance(own, Evaluation)
+
+
+def test_time_is_a_second_sum_beside_flops_and_no_part_of_a_stages_identity() -> None:
+    plain = (Stage(32, "a", 1.0), Stage(64, "b", 10.0))
+    timed = (replace(plain[0], milliseconds=8.0), replace(plain[1], milliseconds=2.0))
+    assert timed == plain
+    assert hash(timed) == hash(plain)
+    assert [stage.cost for stage in (*plain, *timed)] == [1.0, 10.0, 8.0, 2.0]
+    confidence, correct = [[0.9, 0.4]], [[True, False], [True, True]]
+    without = evaluate_stages(confidence, correct, plain, [0.5])
+    assert without == evaluate(confidence, correct, [1.0, 10.0], [0.5])
+    assert (without.mean_milliseconds, without.cost) == (None, without.mean_flops)
+    found = evaluate_stages(confidence, correct, timed, [0.5])
+    assert (found.mean_flops, found.mean_milliseconds, found.cost) == (6.0, 9.0, 9.0)
+    for stages, keys in ((plain, 0), (timed, 1)):
+        validation = evaluate_stages(confidence, correct, stages, [0.5])
+        entry = OperatingPoint(Cascade(stages, (0.5,)), validation).to_dict()
+        assert str(entry).count("'milliseconds'") == 2 * keys
+        assert str(entry).count("'mean_milliseconds'") == keys

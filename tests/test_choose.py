@@ -161,6 +161,28 @@ def test_predict_prints_answers_and_names_what_is_no_picture(
     assert capsys.readouterr().err.startswith("rcopt: error: ")
 
 
+def test_bench_times_what_select_picks(
+    trained: Study,
+    stored: Study,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(trained.project)
+    folder = str(trained.project / "images" / "val")
+    few = ["--count", "4", "--batch-sizes", "2", "4"]
+    assert cli.main(["bench", trained.name, folder, "--min-accuracy", "0", *few]) == 0
+    told, said = capsys.readouterr()
+    choice = select(trained, Wish(min_accuracy=0.0))
+    assert f"picked {choice.point.cascade}" in said
+    assert "4 images" in told
+    for stage in choice.point.cascade.stages:
+        assert stage.name in told
+    assert cli.main(["bench", trained.name, folder, "--min-accuracy", "0", "--knee"]) == 2
+    assert "exactly one of" in capsys.readouterr().err
+    assert cli.main(["bench", str(stored.file), folder, "--knee"]) == 2
+    assert "without weights, so there is nothing to run" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_exported_predictions_give_the_same_front_without_images(
     trained: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]

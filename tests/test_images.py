@@ -222,6 +222,14 @@ def test_stage_input_only_normalizes_at_the_base_resolution() -> None:
     assert torch.equal(stage_input(base, 16), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalizing_leaves_its_input_as_it_was(dtype: torch.dtype) -> None:
+    pixels = torch.from_numpy(gradient(16, 16))[None].permute(0, 3, 1, 2).to(dtype)
+    before = pixels.clone()
+    assert not torch.equal(normalize(pixels), before)
+    assert torch.equal(pixels, before)
+
+
 def test_stage_input_takes_an_empty_batch() -> None:
     assert stage_input(torch.empty((0, 8, 8, 3), dtype=torch.uint8), 4).shape == (0, 3, 4, 4)
 

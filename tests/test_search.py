@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,52 @@ def test_a_stored_trial_reads_back_as_the_point_that_it_was(tmp_path: Path) -> N
         assert back.cascade.thresholds == point.cascade.thresholds
         assert [s.name for s in back.cascade.stages] == [s.name for s in point.cascade.stages]
         np.testing.assert_equal(back.validation, point.validation)
+
+
+def test_a_trial_told_by_time_reads_back_with_its_time_and_its_flops(tmp_path: Path) -> None:
+    timed = Trials("journal", "s", tmp_path, IDENTITY, "latency")
+    assert timed.study.metric_names == ["accuracy", "mean_milliseconds"]
+    sampler = Sampler("random", SPACE, seed=1)
+    points = []
+    for count in range(10):
+        proposal = sampler.propose(count, lambda _: True)
+        plain = measured(proposal)
+        stages = tuple(replace(s, milliseconds=1 / s.resolution) for s in plain.cascade.stages)
+        reached = zip(plain.validation.reach_rates, stages, strict=True)
+        time = sum(rate * stage.cost for rate, stage in reached)
+        points.append(
+            OperatingPoint(
+                Cascade(stages, plain.cascade.thresholds),
+                replace(plain.validation, mean_milliseconds=time),
+                source="sampled",
+            )
+        )
+        with timed.adding() as add:
+            sampler.stored(add(sampler.finished(proposal, points[-1])))
+    known = {s: s for point in points for s in point.cascade.stages}
+    by_name = {(s.resolution, s.backbone): s for s in known.values()}
+    for trial, point in zip(timed.all(), points, strict=True):
+        back = trial_point(trial, lambda r, b: by_name[r, b])
+        assert trial.values[1] == point.validation.mean_milliseconds
+        np.testing.assert_equal(back.validation, point.validation)
+
+
+def test_sampled_trials_are_counted_whoever_added_them(tmp_path: Path) -> None:
+    one, other = open_trials(tmp_path), open_trials(tmp_path)
+    sampler = Sampler("random", SPACE, seed=0)
+    assert one.count_sampled() == 0
+    for done in range(1, 12):
+        add_sampled(one if done % 3 else other, sampler)
+        for trials in (one, other):
+            assert trials.count_sampled() == done
+            assert trials.count_sampled() == done
+    assert open_trials(tmp_path).count_sampled() == 11
+    assert len(one.all()) > 11
+
+
+def test_what_a_study_shares_is_made_once(tmp_path: Path) -> None:
+    assert open_trials(tmp_path).shared("times", lambda: "first") == "first"
+    assert open_trials(tmp_path).shared("times", lambda: "second") == "first"
 
 
 def test_exact_points_enter_as_finished_trials_of_the_same_space(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.selection import by_max_drop, by_max_flops, by_min_accuracy, by_trial, knee
+from rcopt.selection import (
+    by_max_drop,
+    by_max_flops,
+    by_max_milliseconds,
+    by_min_accuracy,
+    by_trial,
+    knee,
+)
 
 POINTS = st.lists(st.tuples(st.integers(0, 10), st.integers(1, 6)), min_size=1, max_size=12)
 
@@ -23,6 +30,28 @@ def test_budget_takes_the_most_accurate_within() -> None:
     assert by_max_flops(FRONT, 99.9) is FRONT[1]
     assert by_max_flops(FRONT, 100.0) is FRONT[2]
     assert by_max_flops(FRONT, float("inf")) is FRONT[3]
+
+
+def timed(accuracy: float, flops: float, milliseconds: float) -> OperatingPoint:
+    one = point(accuracy, flops)
+    return replace(one, validation=replace(one.validation, mean_milliseconds=milliseconds))
+
+
+def test_with_times_the_cheapest_is_the_fastest() -> None:
+    front = [timed(0.5, 9.0, 1.0), timed(0.8, 1.0, 2.0), timed(0.9, 5.0, 50.0)]
+    assert by_max_milliseconds(front, 1.9) is front[0]
+    assert by_max_milliseconds(front, 2.0) is front[1]
+    assert by_min_accuracy(front, 0.1) is front[0]
+    assert by_max_flops(front, 4.0) is front[1]
+    assert knee(front) is front[1]
+    with pytest.raises(
+        ValueError, match=r"max_milliseconds 0\.5 is below .* 9 mean FLOPs and 1 ms"
+    ):
+        by_max_milliseconds(front, 0.5)
+    with pytest.raises(ValueError, match="max_milliseconds must be positive"):
+        by_max_milliseconds(front, 0.0)
+    with pytest.raises(ValueError, match="needs points with measured times"):
+        by_max_milliseconds([*front, FRONT[0]], 1.0)
 
 
 def test_accuracy_takes_the_cheapest_that_reaches_it() -> None:

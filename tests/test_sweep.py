@@ -100,6 +100,35 @@ def test_study_front_equals_brute_force(seed: int) -> None:
     assert (front.exact, front.complete, front.cascades) == (True, True, 26)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_with_times_the_front_is_exact_by_time_and_flops_stay_what_they_are(seed: int) -> None:
+    plain = trained(seed=seed)
+    # Whole milliseconds, in no order of FLOPs, and ties among them.
+    times = np.random.default_rng(seed).integers(1, 5, len(plain)).tolist()
+    timed = [
+        replace(one, stage=replace(one.stage, milliseconds=float(time)))
+        for one, time in zip(plain, times, strict=True)
+    ]
+    as_flops = [
+        replace(one, stage=replace(one.stage, flops=float(time)))
+        for one, time in zip(plain, times, strict=True)
+    ]
+    front = study_front(timed)
+    assert [(p.validation.accuracy, p.validation.mean_milliseconds) for p in front] == (
+        brute_force(as_flops, AnswerRule())
+    )
+    assert outcomes(extend_front(study_front(timed[:-1]), timed[:-1], timed[-1])) == (
+        outcomes(front)
+    )
+    for point in front:
+        predictions = {one.stage: one.predictions["validation"] for one in plain}
+        answers = cascade_answers(point.cascade, predictions, AnswerRule())
+        flops = [stage.flops for stage in point.cascade.stages]
+        again = evaluate(answers.confidence, answers.correct, flops, point.cascade.thresholds)
+        assert point.validation.mean_flops == again.mean_flops
+
+
 @pytest.mark.parametrize(
     ("optional", "required", "cascades"),
     [(True, (), 26), (False, (32, 96, 224), 8), ({32}, (96, 224), 12), ((), (32, 96, 224), 8)],

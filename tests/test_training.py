@@ -355,6 +355,12 @@ def test_predictions_are_of_the_split_in_order() -> None:
     assert model.training
 
 
+def test_predictions_on_the_cpu_take_fewer_images_at_a_time_at_high_resolutions() -> None:
+    sizes = {r: training._prediction_batch(r, CPU) for r in (32, 96, 112, 224, 448, 4096)}
+    assert sizes == {32: 256, 96: 256, 112: 256, 224: 64, 448: 16, 4096: 1}
+    assert training._prediction_batch(224, torch.device("cuda")) == 256
+
+
 def test_predictions_do_not_depend_on_the_batch_size() -> None:
     squares, model = coloured_squares(), small_model()
     whole = predict(model, squares, "train", 8, precision="float32")

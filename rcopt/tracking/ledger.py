@@ -97,6 +97,8 @@ class Ledger:
         """Store the table, with the rows that other workers have stored meanwhile."""
         self._rows = {**self._stored_rows(), **self._rows}
         columns = ["trial", "source", "accuracy", "mean_flops"]
+        if any("mean_milliseconds" in row for row in self._rows.values()):
+            columns.append("mean_milliseconds")
         resolutions = {
             int(column.rpartition(".")[2])
             for row in self._rows.values()

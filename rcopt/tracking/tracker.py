@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rcopt.cost import CostName
 from rcopt.errors import InputError, WorkError
 from rcopt.tracking import view
 from rcopt.tracking.cascades import CascadeStore
@@ -45,6 +46,7 @@ class Tracker(CascadeStore):
         config_toml: str,
         tags: Mapping[str, str] | None = None,
         resolutions: Sequence[int] = (),
+        cost: CostName = "flops",
         data: DataInput | None = None,
     ) -> StudyRun:
         """Make a study's experiment and its one run, or open them again.
@@ -58,6 +60,7 @@ class Tracker(CascadeStore):
             config_toml: The resolved study file; stored as ``study.toml``.
             tags: More tags of the study's run.
             resolutions: All that the study may use.
+            cost: What the view sorts by.
             data: The data set all its runs name.
 
         Raises:
@@ -87,7 +90,7 @@ class Tracker(CascadeStore):
             if data is not None:
                 self.client.log_inputs(run_id, [dataset_input(data)])
             self._log_text(run_id, "study.toml", config_toml)
-            self._describe(study, description, note)
+            self._describe(study, description, note, cost)
         return study
 
     def experiment_of(self, name: str) -> str | None:
@@ -196,13 +199,13 @@ class Tracker(CascadeStore):
                 self.client.delete_run(made.info.run_id)
         return min(runs, key=_age)
 
-    def _describe(self, study: StudyRun, description: str, note: str) -> None:
+    def _describe(self, study: StudyRun, description: str, note: str, cost: CostName) -> None:
         link = view.view_link("", study.experiment_id)
         # MLflow shows the first line unasked, cut where the page ends.
         text = f"[Open the Pareto front]({link}). {description}\n\n{note}".strip()
         tags = {
             "mlflow.note.content": text[:20_000],
-            view.TAG: view.view_state(study.resolutions, study.started),
+            view.TAG: view.view_state(study.resolutions, study.started, cost),
         }
         for key, value in tags.items():
             self.client.set_experiment_tag(study.experiment_id, key, value)

@@ -8,6 +8,8 @@ costs the view, never the data.
 import json
 from collections.abc import Sequence
 
+from rcopt.cost import CostName
+
 #: The view's name in links; any text will do.
 KEY = "rcopt-front"
 TAG = f"mlflow.sharedViewState.{KEY}"
@@ -29,23 +31,26 @@ def view_link(base_url: str, experiment_id: str) -> str:
     )
 
 
-def view_state(resolutions: Sequence[int], created: int) -> str:
+def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops") -> str:
     """Return the tag's value: the front's runs, a scatter, parallel coordinates, columns.
 
     Args:
         resolutions: All that the study may use, rising.
         created: When, ms since 1970.
+        cost: What the study minimizes.
     """
     backbones = [f"backbone.{r}" for r in resolutions]
     thresholds = [f"threshold.{r}" for r in resolutions[:-1]]
-    metrics = ["val/accuracy", "val/mflops", "test/accuracy", "test/mflops"]
+    keys = {"flops": ["mflops"], "latency": ["ms", "mflops"]}[cost]
+    metrics = [f"{split}/{key}" for split in ("val", "test") for key in ("accuracy", *keys)]
+    minimized = f"val/{keys[0]}"
     exits = [f"exit/{r}" for r in resolutions]
     charts: list[dict[str, object]] = [
         {
             "uuid": "scatter",
             "type": "SCATTER",
             "metricSectionId": "cascades",
-            "xaxis": _axis("val/mflops"),
+            "xaxis": _axis(minimized),
             "yaxis": _axis("val/accuracy"),
         },
         {
@@ -54,7 +59,7 @@ def view_state(resolutions: Sequence[int], created: int) -> str:
             "metricSectionId": "cascades",
             "showAllRuns": True,
             "selectedParams": [*backbones, *thresholds],
-            "selectedMetrics": ["val/mflops", "val/accuracy"],
+            "selectedMetrics": [minimized, "val/accuracy"],
         },
     ]
     # The UI adds a bar chart for every metric that no chart names, unless it is a deleted one.
@@ -70,7 +75,7 @@ def view_state(resolutions: Sequence[int], created: int) -> str:
     ]
     state = {
         "searchFilter": FRONT_FILTER,
-        "orderByKey": "metrics.`val/mflops`",
+        "orderByKey": f"metrics.`{minimized}`",
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
         "selectedColumns": [

@@ -1,0 +1,98 @@
+"""Peak memory of a stage at 224 pixels: ``python -m benchmarks.memory ROOT`` (about 4 minutes).
+
+ROOT/{train,val}/CLASS/IMAGE. Each backbone trains for some steps and predicts some images in a
+process of its own, on the whole data set, which is decoded before if it never was. The peak is
+the process's largest resident set; mapped pages of the data set that happen to be in memory
+count too. Prints goals and figures and writes results/memory.json.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.execution import hardware
+from rcopt.backbones import build
+from rcopt.data import load_data
+from rcopt.training import Recipe, predict, train
+
+RESULTS = Path(__file__).parent / "results"
+RESOLUTION = 224
+CASES = (("resnet18", 64), ("mobilenet_v2", 16), ("mobilenet_v2", 64), ("resnet50", 64))
+STEPS, PREDICTED = 6, 256
+GOAL = 3.0
+
+
+def main() -> None:
+    options = _options()
+    if options.case is not None:
+        print(json.dumps(measure(options.root, options.cache, *CASES[options.case])))
+        return
+    RESULTS.mkdir(exist_ok=True)
+    found: dict[str, Any] = {"hardware": hardware(), "peaks": []}
+    for number in range(len(CASES)):
+        command = [sys.executable, "-m", "benchmarks.memory", str(options.root)]
+        command += ["--cache", str(options.cache), "--case", str(number)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        one = json.loads(done.stdout.splitlines()[-1])
+        found["peaks"].append(one)
+        print(
+            f"{one['backbone']:14} batch {one['batch_size']:3}  goal at most {GOAL} GB  "
+            f"{one['peak_gb']:.2f} GB ({one['loaded_gb']:.2f} after loading {one['images']:,} "
+            f"images, {one['trained_gb']:.2f} after {STEPS} steps)",
+            flush=True,
+        )
+    (RESULTS / "memory.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measure(root: Path, cache: Path, backbone: str, batch_size: int) -> dict[str, Any]:
+    dataset = load_data(
+        "folder",
+        root=root,
+        base_side=RESOLUTION,
+        validation=0.5,
+        calibration=0.0,
+        test=0.5,
+        seed=0,
+        cache=cache,
+    )
+    loaded = peak_gb()
+    some = {
+        **dataset.splits,
+        "train": dataset.splits["train"][:: len(dataset.splits["train"]) // (STEPS * batch_size)],
+        "validation": dataset.splits["validation"][:PREDICTED],
+    }
+    few = replace(dataset, splits=some)
+    model = build(backbone, len(dataset.classes))
+    for _ in train(model, few, RESOLUTION, Recipe(epochs=1, batch_size=batch_size), seed=0):
+        pass
+    trained = peak_gb()
+    predict(model, few, "validation", RESOLUTION)
+    return {
+        "backbone": backbone,
+        "batch_size": batch_size,
+        "images": len(dataset.base),
+        "loaded_gb": loaded,
+        "trained_gb": trained,
+        "peak_gb": peak_gb(),
+    }
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("root", type=Path, help="folder with train and val")
+    parser.add_argument("--cache", type=Path, default=Path("data/cache"))
+    parser.add_argument("--case", type=int, help="measure this one alone, here")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
