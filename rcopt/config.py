@@ -228,7 +228,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: cannot be read ({error})") from None
     try:
         raw: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits and lists of hundreds of levels are no TOMLDecodeError.
         raise InputError(f"{file}: not valid TOML: {error}") from None
     where = _shown(file)
     for override in overrides:
@@ -320,7 +321,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: expected section.key=value, such as data.root=images")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     table = raw
     for part in parts[:-1]:
