@@ -316,22 +316,36 @@ def _list_files(root: Path, folders: Sequence[str]) -> tuple[list[str], list[int
     return files, labels, held_out
 
 
-def _walk(folder: Path, name: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
+def _walk(folder: Path, name: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise InputError(
+            f"[data] root: {folder} is a link to a folder that it lies in; remove the link"
+        )
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in shown:
             if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{name}/{entry.name}")
+                yield from _walk(folder / entry.name, f"{name}/{entry.name}", (*above, real))
             else:
                 yield f"{name}/{entry.name}"
+    except OSError as error:
+        raise InputError(
+            f"[data] root: {error.filename or folder} cannot be read ({error.strerror})"
+        ) from None
 
 
 def _decoded(
     root: Path, files: Sequence[str], side: int, cache: Path, *, progress: Progress | None
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the decoded pictures, from the cache if they are there, and their digest."""
-    stats = [os.stat(root / file) for file in files]
+    try:
+        stats = [os.stat(root / file) for file in files]
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); remove it or replace it"
+        ) from None
     listing = [
         [name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)
     ]
