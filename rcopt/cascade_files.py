@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from rcopt.answers import AnswerRule
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.errors import InputError
+from rcopt.errors import DAMAGE, InputError
 from rcopt.executor import CascadeExecutor
 from rcopt.images import MEAN, STD
 from rcopt.predictions import Confidence
@@ -116,7 +116,7 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
     description = _read_description(folder / DESCRIPTION)
     try:
         return _build(folder, description, device)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
@@ -174,7 +174,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name a folder or model made by rcopt") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(description, dict) or found != FORMAT:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -305,10 +306,7 @@ def _count(
 ) -> dict[StageKey, Stage]:
     """Return the FLOPs of every stage of the space; counted once, kept in the study's folder."""
     path = study.folder / "macs.json"
-    try:
-        known: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    known = _known_macs(path)
     names = [(r, b) for r, backbones in table.items() for b in backbones]
     missing = [key for key in names if f"{key[1]}@{key[0]}/{n_classes}" not in known]
     for done, (resolution, backbone) in enumerate(missing, 1):
@@ -319,8 +317,24 @@ def _count(
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+
+
+def _known_macs(path: Path) -> dict[str, int]:
+    """Return what was counted before; what is damaged is counted again."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(kept, dict):
+        return {}
+    return {k: macs for k, macs in kept.items() if type(macs) is int and 0 < macs < 2**63}
 
 
 def _device(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a study came to, as one file: the front with its test numbers, and what it rests on."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.errors import InputError
+from rcopt.errors import DAMAGE, InputError
 
 FORMAT = "rcopt-results-1"
 
@@ -106,7 +107,7 @@ def load_results(path: Path) -> Results:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
-        return Results(
+        results = Results(
             study=str(tree["study"]),
             points=tuple(_point(entry) for entry in tree["front"]),
             stages=tuple(_summary(entry) for entry in tree["stages"]),
@@ -119,16 +120,33 @@ def load_results(path: Path) -> Results:
             classes=tuple(str(name) for name in tree["classes"]),
             experiment_id=str(tree["experiment_id"]),
         )
+        _check(results)
     except FileNotFoundError:
         raise InputError(
             f"{path.parent.name}: no front yet; 'rcopt run' makes one as soon as a first "
             "cascade is evaluated"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, *DAMAGE) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{path}: damaged results ({reason}); 'rcopt run' writes them again"
         ) from None
+    return results
+
+
+def _check(results: Results) -> None:
+    """Raise ValueError where the parts of a file are sound but do not belong together."""
+    known = {summary.stage for summary in results.stages}
+    if not known or not results.points:
+        raise ValueError("no stages or no points")
+    before = (-1.0, 0.0)
+    for point in results.points:
+        here = (point.validation.accuracy, point.validation.mean_flops)
+        if not before[0] < here[0] <= 1 or not before[1] < here[1] < math.inf:
+            raise ValueError("the points are no front")
+        if not known.issuperset(point.cascade.stages):
+            raise ValueError(f"a point has stages that are not among its stages: {point.cascade}")
+        before = here
 
 
 def _stage_tree(summary: StageSummary) -> dict[str, Any]:

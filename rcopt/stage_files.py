@@ -1,6 +1,7 @@
 """A trained stage's predictions as one file: safetensors, no pickle, readable anywhere."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rcopt.cascade import Stage
-from rcopt.errors import InputError
+from rcopt.errors import DAMAGE, InputError
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
 
@@ -40,10 +41,13 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
         "details": dict(trained.details),
         "images": images,
     }
-    partial = path.with_name(path.name + ".partial")
-    # As bytes: safetensors' own files are readable by their owner alone.
-    partial.write_bytes(save(tensors, {"format": FORMAT, "stage": json.dumps(header)}))
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        # As bytes: safetensors' own files are readable by their owner alone.
+        partial.write_bytes(save(tensors, {"format": FORMAT, "stage": json.dumps(header)}))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
@@ -57,7 +61,7 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InputError(
-                    f"{path}: not a stage's predictions (format {metadata.get('format')!r}, "
+                    f"{path}: not a stage's predictions (format {metadata.get('format')!r:.40}, "
                     f"expected {FORMAT!r}); name a file that rcopt wrote"
                 )
             header = json.loads(metadata["stage"])
@@ -87,7 +91,7 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such predictions file") from None
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (SafetensorError, OSError, *DAMAGE) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: damaged predictions file ({reason}); delete it, and it is made again "
