@@ -29,7 +29,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source
+from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
 from rcopt.claims import shared_lock
 from rcopt.errors import InputError
 
@@ -345,7 +345,28 @@ def _open_journal(path: Path, name: str) -> JournalStorage:
     # Optuna overlooks a damaged line as long as it is the last one.
     for line in lines[-1:]:
         json.loads(line)
+    for study in storage.get_all_studies():
+        json.loads(study.user_attrs.get(_IDENTITY, "{}")).items()
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            _check_trial(trial)
     return storage
+
+
+def _check_trial(trial: FrozenTrial) -> None:
+    """Raise anything on what Optuna takes from a damaged line and later trips over."""
+    create_trial(
+        state=trial.state,
+        values=trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+    )
+    if trial.state.is_finished() != (trial.datetime_complete is not None):
+        raise ValueError(f"trial {trial.number} is half finished")
+    for resolution, backbone in trial.user_attrs.get("stages", ()):
+        Stage(int(resolution), str(backbone), 0.0)
+    if trial_source(trial):
+        trial_point(trial, lambda resolution, backbone: Stage(resolution, backbone, 0.0))
 
 
 def _open_study(storage: BaseStorage, name: str, shown: str) -> optuna.Study:
