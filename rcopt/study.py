@@ -13,7 +13,7 @@ from rcopt import search, tracking
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate, thresholds_for_rates
 from rcopt.config import Study, identity
-from rcopt.errors import WorkError
+from rcopt.errors import InputError, WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
 from rcopt.material import Material, StageKey, open_material
 from rcopt.outcomes import outcomes
@@ -158,6 +158,13 @@ class _Runner:
         """Have every stage that the stored trials name, also those of other workers."""
         for trial in self._stored.all():
             for key in _stage_keys(trial):
+                if key not in self._material.costs:
+                    raise InputError(
+                        f"{self._study.name}: stored trial {trial.number} is of "
+                        f"{key[1]}@{key[0]}, which the study does not have, so its storage is "
+                        "damaged; restore it from a copy, or delete it to start the trials anew "
+                        "(trained stages are kept)"
+                    )
                 self._adopt(key)
         return self._add_exact()
 
