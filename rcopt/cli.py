@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from rcopt.errors import InputError, WorkError, one_line
+from rcopt.errors import InputError, WorkError
+from rcopt.redaction import one_line
 
 _EPILOG = """\
 a study, from start to model:

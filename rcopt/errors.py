@@ -1,10 +1,7 @@
-"""The two ways a command ends badly, each with its exit code, and how they are worded."""
+"""The two ways a command ends badly, each with its exit code."""
 
 #: What taking the content of a damaged file apart raises.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-
-#: Characters of a line that people read; a damaged file can put any amount into one.
-_LONGEST = 800
 
 
 class InputError(Exception):
@@ -16,21 +13,3 @@ class InputError(Exception):
 
 class WorkError(Exception):
     """The input was fine but the work failed; the command line exits with code 1."""
-
-
-def one_line(text: str) -> str:
-    r"""Return text as one line of printable characters, its middle left out if it is long.
-
-    What is shown may come from a damaged file or a stranger's file name, and must neither move
-    a terminal's cursor nor fill its screen.
-
-    Example:
-        >>> print(one_line("two\n  lines, \x1b[31mred"))
-        two lines, \x1b[31mred
-    """
-    plain = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
-    if len(shown) <= _LONGEST:
-        return shown
-    half = _LONGEST // 2
-    return f"{shown[:half]} ... {shown[-half:]}"

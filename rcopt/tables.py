@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rcopt.cascade import OperatingPoint, Stage
-from rcopt.errors import one_line
+from rcopt.redaction import one_line
 from rcopt.repeats import Repeats, accuracy_within
 from rcopt.results import Results
 
