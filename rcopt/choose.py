@@ -181,7 +181,14 @@ def register(
         split_digest=first.details["split_digest"],
         precision=settings.training.precision,
     )
-    weights = {stage: tracker.weights_path(str(t.run_id)) for stage, t in used.items()}
+    weights = {}
+    for stage, trained in used.items():
+        try:
+            weights[stage] = tracker.weights_path(str(trained.run_id))
+        except InputError as error:
+            raise InputError(
+                f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"
+            ) from None
     note = f"Chosen from study `{study.name}`."
     if choice.certificate is not None:
         note += f" {str(choice.certificate).capitalize()}."
