@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from rcopt.errors import InputError, WorkError
+from rcopt.errors import DAMAGE, InputError, WorkError
 from rcopt.images import decode
 from rcopt.predictions import Split
 from rcopt.torchvision_ops import import_torchvision
@@ -357,6 +358,10 @@ def _decoded(
         with FileLock(cache / f"{key}.lock"):
             kept = _open_cached(folder, shape)
             if kept is None:
+                if folder.exists():
+                    logging.getLogger("rcopt.data").warning(
+                        "%s: damaged decoded images; they are decoded again", folder
+                    )
                 _decode_all(root, files, side, folder, progress=progress)
                 kept = _open_cached(folder, shape)
     except OSError as error:
@@ -375,8 +380,10 @@ def _open_cached(folder: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8
         base = np.load(folder / "base.npy", mmap_mode="r", allow_pickle=False)
         if about["shape"] != list(shape) or base.shape != shape or base.dtype != np.uint8:
             return None
+        if hashlib.sha256(base.data).hexdigest() != about["pixel_digest"]:
+            return None
         return base, str(about["pixel_digest"])
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+    except (OSError, EOFError, *DAMAGE):
         return None
 
 

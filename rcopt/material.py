@@ -16,7 +16,7 @@ from rcopt.cascade import Stage
 from rcopt.claims import open_claims
 from rcopt.config import Study, digest
 from rcopt.cost import flops_from_macs
-from rcopt.errors import InputError
+from rcopt.errors import DAMAGE, InputError
 from rcopt.pool import TrainedStage
 from rcopt.predictions import SPLITS, check_aligned
 from rcopt.progress import Progress
@@ -319,7 +319,8 @@ def _count(
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            kept = {"sha256": digest(known), "macs": known}
+            partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -330,11 +331,10 @@ def _known_macs(path: Path) -> dict[str, int]:
     """Return what was counted before; what is damaged is counted again."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        known: dict[str, int] = kept["macs"]
+        return known if kept["sha256"] == digest(known) else {}
+    except (OSError, *DAMAGE):
         return {}
-    if not isinstance(kept, dict):
-        return {}
-    return {k: macs for k, macs in kept.items() if type(macs) is int and 0 < macs < 2**63}
 
 
 def _device(name: str) -> str:

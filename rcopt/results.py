@@ -1,7 +1,6 @@
 """What a study came to, as one file: the front with its test numbers, and what it rests on."""
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.config import digest
 from rcopt.errors import DAMAGE, InputError
 
-FORMAT = "rcopt-results-1"
+FORMAT = "rcopt-results-2"
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Results:
 
 
 def save_results(path: Path, results: Results) -> None:
-    """Write results as JSON; the file appears whole or stays as it was."""
-    tree = {
+    """Write results as JSON with their digest; the file appears whole or stays as it was."""
+    tree: dict[str, Any] = {
         "format": FORMAT,
         "study": results.study,
         "reference": list(results.reference),
@@ -90,7 +90,7 @@ def save_results(path: Path, results: Results) -> None:
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(tree, file, indent=1)
+            json.dump({"sha256": digest(tree), **tree}, file, indent=1)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -107,7 +107,9 @@ def load_results(path: Path) -> Results:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
-        results = Results(
+        if tree.pop("sha256") != digest(tree):
+            raise ValueError("its sha256 is another")
+        return Results(
             study=str(tree["study"]),
             points=tuple(_point(entry) for entry in tree["front"]),
             stages=tuple(_summary(entry) for entry in tree["stages"]),
@@ -120,7 +122,6 @@ def load_results(path: Path) -> Results:
             classes=tuple(str(name) for name in tree["classes"]),
             experiment_id=str(tree["experiment_id"]),
         )
-        _check(results)
     except FileNotFoundError:
         raise InputError(
             f"{path.parent.name}: no front yet; 'rcopt run' makes one as soon as a first "
@@ -131,22 +132,6 @@ def load_results(path: Path) -> Results:
         raise InputError(
             f"{path}: damaged results ({reason}); 'rcopt run' writes them again"
         ) from None
-    return results
-
-
-def _check(results: Results) -> None:
-    """Raise ValueError where the parts of a file are sound but do not belong together."""
-    known = {summary.stage for summary in results.stages}
-    if not known or not results.points:
-        raise ValueError("no stages or no points")
-    before = (-1.0, 0.0)
-    for point in results.points:
-        here = (point.validation.accuracy, point.validation.mean_flops)
-        if not before[0] < here[0] <= 1 or not before[1] < here[1] < math.inf:
-            raise ValueError("the points are no front")
-        if not known.issuperset(point.cascade.stages):
-            raise ValueError(f"a point has stages that are not among its stages: {point.cascade}")
-        before = here
 
 
 def _stage_tree(summary: StageSummary) -> dict[str, Any]:

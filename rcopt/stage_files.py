@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rcopt.cascade import Stage
+from rcopt.digests import tensors_digest
 from rcopt.errors import DAMAGE, InputError
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
@@ -21,8 +22,8 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
     """Write a stage's predictions on every split, its costs and its details.
 
     Each split is two tensors, ``SPLIT.probabilities`` (N, C) float32 and ``SPLIT.labels`` (N,)
-    int64; the image names and everything scalar are JSON in the file's metadata. The file
-    appears whole or not at all.
+    int64; the image names and everything scalar are JSON in the file's metadata, and with it
+    the SHA-256 of it all. The file appears whole or not at all.
     """
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     images: dict[str, list[str]] = {}
@@ -41,10 +42,12 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
         "details": dict(trained.details),
         "images": images,
     }
+    text = json.dumps(header)
+    metadata = {"format": FORMAT, "stage": text, "sha256": tensors_digest(tensors, text)}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         # As bytes: safetensors' own files are readable by their owner alone.
-        partial.write_bytes(save(tensors, {"format": FORMAT, "stage": json.dumps(header)}))
+        partial.write_bytes(save(tensors, metadata))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -65,14 +68,18 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
                     f"expected {FORMAT!r}); name a file that rcopt wrote"
                 )
             header = json.loads(metadata["stage"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Files of other makers need not carry one.
+            if metadata.get("sha256") not in (None, tensors_digest(tensors, metadata["stage"])):
+                raise ValueError("its sha256 is another")
             predictions: dict[Split, Predictions] = {}
             for split, names in header["images"].items():
                 if split not in get_args(Split):
                     raise ValueError(f"unknown split {split!r}")
                 predictions[split] = Predictions(
                     split=split,
-                    probabilities=file.get_tensor(f"{split}.probabilities"),
-                    labels=file.get_tensor(f"{split}.labels"),
+                    probabilities=tensors[f"{split}.probabilities"],
+                    labels=tensors[f"{split}.labels"],
                     images=tuple(names),
                 )
         return TrainedStage(

@@ -439,6 +439,13 @@ def damage_safetensors(rng: random.Random, data: bytes) -> bytes:
     return rng.choice(_SAFETENSORS_DAMAGE)(rng, data)
 
 
+def without_digest(data: bytes) -> bytes:
+    """The same file without the digest in its metadata."""
+    header, body = _parts(data)
+    del header["__metadata__"]["sha256"]
+    return _file(header, body)
+
+
 def _header_length_lies(rng: random.Random, data: bytes) -> bytes:
     length = rng.choice((0, 1, 2**63, 2**64 - 1, 2**31, 100_000_001, len(data), len(data) - 8))
     return struct.pack("<Q", length) + data[8:]
