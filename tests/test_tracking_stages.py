@@ -174,9 +174,7 @@ def test_a_stage_whose_weights_are_damaged_is_made_again(tracker: Tracker, tmp_p
     # Without weights the predictions are sound, so nobody notices before they are wanted.
     tracker.weights_path(stored.run_id).unlink()
     assert tracker.find_stage("abc") is not None
-    with pytest.raises(
-        InputError, match=r"artifact weights\.safetensors of run .* is missing"
-    ):
+    with pytest.raises(InputError, match=r"artifact weights\.safetensors of run .* is missing"):
         tracker.weights_path(stored.run_id)
     assert tracker.find_stage("abc") is None
     again = publish(tracker, study, make_stage(key="abc"), tmp_path)
