@@ -360,7 +360,10 @@ def _check_trial(trial: FrozenTrial) -> None:
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,
+        system_attrs=dict(trial.system_attrs.items()),
     )
+    if not all(isinstance(bound, float | int) for bound in trial.constraints.values()):
+        raise ValueError(f"trial {trial.number} has constraints that are no numbers")
     if trial.state.is_finished() != (trial.datetime_complete is not None):
         raise ValueError(f"trial {trial.number} is half finished")
     for resolution, backbone in trial.user_attrs.get("stages", ()):

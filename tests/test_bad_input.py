@@ -498,8 +498,19 @@ def _a_parameter_out_of_range(entry: dict[str, Any]) -> None:
     entry["params"][name] = 7.0
 
 
+def _attributes_are_a_number(entry: dict[str, Any]) -> None:
+    entry["system_attrs"] = 0.5
+
+
 @pytest.mark.parametrize(
-    "damage", [_stages_are_a_number, _a_rate_too_many, _no_end, _a_parameter_out_of_range]
+    "damage",
+    [
+        _stages_are_a_number,
+        _a_rate_too_many,
+        _no_end,
+        _a_parameter_out_of_range,
+        _attributes_are_a_number,
+    ],
 )
 @pytest.mark.parametrize("command", ["run", "status"])
 def test_a_journal_whose_trial_makes_no_sense_is_corrupt(
