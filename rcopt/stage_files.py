@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,9 @@ from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
 
 FORMAT = "rcopt-stage-1"
+
+#: A stage's file is named after its backbone, so that must not lead to another folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def save_stage(path: Path, trained: TrainedStage) -> None:
@@ -85,7 +89,7 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
         return TrainedStage(
             stage=Stage(
                 resolution=int(header["resolution"]),
-                backbone=str(header["backbone"]),
+                backbone=_checked_name(str(header["backbone"])),
                 flops=float(header["flops"]),
             ),
             predictions=predictions,
@@ -104,3 +108,9 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
             f"{path}: damaged predictions file ({reason}); delete it, and it is made again "
             "or can be copied again"
         ) from None
+
+
+def _checked_name(backbone: str) -> str:
+    if not _NAME.fullmatch(backbone):
+        raise ValueError(f"backbone {backbone!r} is no name of letters, digits and . _ + -")
+    return backbone
