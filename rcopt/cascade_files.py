@@ -1,7 +1,7 @@
 """A cascade as a folder: a description in JSON and each stage's weights as safetensors.
 
-Nothing in it is executed when it is read, and each weights file must have the SHA-256 that the
-description gives.
+Nothing in it is executed when it is read. The description carries its own SHA-256 and that of
+each weights file.
 """
 
 import json
@@ -15,15 +15,18 @@ from typing import Any, get_args
 
 from rcopt.answers import AnswerRule
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.errors import InputError
+from rcopt.config import digest
+from rcopt.errors import DAMAGE, InputError
 from rcopt.executor import CascadeExecutor
 from rcopt.images import MEAN, STD
 from rcopt.predictions import Confidence
 from rcopt.tracking.connection import sha256
 from rcopt.training import Precision, load_weights
 
-FORMAT = "rcopt-cascade-1"
+FORMAT = "rcopt-cascade-2"
 DESCRIPTION = "cascade.json"
+#: Sides beyond this would need gigabytes for a few pictures; study files allow less.
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
         except OSError as error:
             raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from None
         described.append(_stage_entry(package, level) | _file_entry(folder / name))
-    text = json.dumps(_description(package, described), indent=2, allow_nan=False)
+    description = _description(package, described)
+    description["sha256"] = digest(description)
+    text = json.dumps(description, indent=2, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
@@ -116,7 +121,7 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
     description = _read_description(folder / DESCRIPTION)
     try:
         return _build(folder, description, device)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
@@ -174,11 +179,17 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name a folder or model made by rcopt") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(description, dict) or found != FORMAT:
         raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
+    whole = {key: value for key, value in description.items() if key != "sha256"}
+    if description.get("sha256") != digest(whole):
+        raise InputError(
+            f"{path}: changed since it was packaged (its sha256 is another); register the "
+            "cascade again"
+        )
     return description
 
 
@@ -199,6 +210,9 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
     rule = AnswerRule(
         answers["confidence"], bool(answers["temperature"]), bool(answers["average"])
     )
+    base_side = int(preprocessing["base_side"])
+    if not 0 < base_side <= MAX_SIDE:
+        raise ValueError(f"base_side is {base_side}")
     stages = tuple(
         Stage(int(e["resolution"]), str(e["backbone"]), float(e["flops"])) for e in entries
     )
@@ -223,7 +237,7 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
         precision=description["precision"],
         device=device,
     )
-    return LoadedCascade(executor, classes, int(preprocessing["base_side"]), description)
+    return LoadedCascade(executor, classes, base_side, description)
 
 
 def _verified(folder: Path, name: str, digest: str) -> Path:

@@ -1,5 +1,6 @@
 """The state of an unfinished training: written whole or not at all, never trusted blindly."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from rcopt.digests import tensors_digest
 
 _MOMENTUM = "momentum_buffer"
 
@@ -28,7 +31,8 @@ def save_checkpoint(
         momentum = optimizer.state[parameter].get(_MOMENTUM)
         if momentum is not None:
             state[f"momentum.{name}"] = momentum
-    write_tensors(path, state, {"epoch": str(epoch), "belongs_to": belongs_to})
+    metadata = {"epoch": str(epoch), "belongs_to": belongs_to}
+    write_tensors(path, state, metadata | {"sha256": _digest(state, metadata)})
 
 
 def load_checkpoint(
@@ -36,8 +40,8 @@ def load_checkpoint(
 ) -> int:
     """Put a state back, if there is a sound one.
 
-    A file that is damaged or belongs to another training is set aside under the name
-    ``*.damaged``.
+    A file that is damaged or belongs to another training is told to the library's logger and
+    set aside under the name ``*.damaged``.
 
     Returns:
         Number of finished epochs; 0 if there was nothing to continue, and then model and
@@ -52,9 +56,20 @@ def load_checkpoint(
         epoch = int(metadata["epoch"])
         if epoch < 1 or metadata["belongs_to"] != belongs_to:
             raise ValueError("of another training")
+        stated = metadata.pop("sha256")
+        if _digest(tensors, metadata) != stated:
+            raise ValueError("its sha256 is another")
         _restore(model, optimizer, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError):
-        path.replace(path.with_name(path.name + ".damaged"))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        logging.getLogger("rcopt.checkpoints").warning(
+            "%s: not a sound checkpoint of this training (%s); set aside as %s, the training "
+            "starts over",
+            path,
+            " ".join(str(error).split())[:200],
+            aside.name,
+        )
         return 0
     return epoch
 
@@ -68,6 +83,20 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    # As bytes, because numpy does not know every type that torch has.
+    plain = {
+        f"{name} {tensor.dtype} {tuple(tensor.shape)}": tensor.detach()
+        .cpu()
+        .contiguous()
+        .reshape(-1)
+        .view(torch.uint8)
+        .numpy()
+        for name, tensor in tensors.items()
+    }
+    return tensors_digest(plain, repr(sorted(metadata.items())))
 
 
 def _restore(model: nn.Module, optimizer: torch.optim.SGD, tensors: dict[str, Tensor]) -> None:

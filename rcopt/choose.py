@@ -237,7 +237,15 @@ def _packed(
         split_digest=first.details["split_digest"],
         precision=settings.training.precision,
     )
-    return package, {s: tracker.weights_path(str(t.run_id)) for s, t in used.items()}
+    weights = {}
+    for stage, trained in used.items():
+        try:
+            weights[stage] = tracker.weights_path(str(trained.run_id))
+        except InputError as error:
+            raise InputError(
+                f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"
+            ) from None
+    return package, weights
 
 
 def _wished(

@@ -1,6 +1,7 @@
 """The command line: parse, wire, exit codes."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rcopt.errors import InputError, WorkError
+from rcopt.redaction import one_line
 
 _EPILOG = """\
 a study, from start to model:
@@ -29,6 +31,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name need not be text, and the terminal may not know every letter.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments.debug:
         warnings.simplefilter("ignore")
     try:
@@ -92,7 +97,7 @@ def _as_told(error: Exception) -> Exception:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"rcopt: error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"rcopt: error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -626,7 +631,7 @@ def _complain(error: Exception, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(f"rcopt: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"rcopt: error: {one_line(str(error))}", file=sys.stderr)
     return code
 
 

@@ -11,14 +11,32 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rcopt.cost import CostName
 from rcopt.errors import InputError
 from rcopt.predictions import Confidence
+from rcopt.redaction import has_login, has_password, redacted
+
+
+def _without_controls(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("expected text without control characters")
+    return text
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Resolution = Annotated[int, Field(ge=8, le=1024)]
+#: A path, an address or one of a few words.
+Place = Annotated[str, AfterValidator(_without_controls)]
 
 
 class _Section(BaseModel):
@@ -29,7 +47,7 @@ class DataSettings(_Section):
     """Where the images come from and how the held-out ones are divided."""
 
     source: Literal["digits", "imagenette", "folder", "predictions"] = "digits"
-    root: str | None = None
+    root: Place | None = None
     """Relative to the project. folder: ROOT/{train,val}/CLASS/IMAGE; imagenette: where it is
     downloaded to; predictions: a folder of stage files."""
     validation: Share = 0.5
@@ -38,6 +56,15 @@ class DataSettings(_Section):
     base_side: Resolution | None = None
     """Side in pixels of the base image every stage input is made from; the largest resolution
     where it is left out."""
+
+    @field_validator("root")
+    @classmethod
+    def _check_root(cls, root: str | None) -> str | None:
+        try:
+            Path(root or "").expanduser()
+        except RuntimeError:
+            raise ValueError(f"there is no home folder {Path(root or '').parts[0]}") from None
+        return root
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -99,7 +126,7 @@ class TrainingSettings(_Section):
     crop_area: float = Field(default=0.35, gt=0, le=1)
     flip: bool = True
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    weights: str = "none"
+    weights: Place = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
     attempts: int = Field(default=2, ge=1, le=100)
@@ -124,7 +151,7 @@ class SearchSettings(_Section):
     trials: int = Field(default=200, ge=1, le=1_000_000)
     """The study's total, over all workers and restarts."""
     sampler: Literal["auto", "tpe", "nsga2", "gp", "random"] = "auto"
-    storage: str = "journal"
+    storage: Place = "journal"
     cost: CostName = "flops"
     """What is minimized beside accuracy: mean FLOPs, or mean time as ``[latency]`` says."""
     exact: bool = True
@@ -145,13 +172,35 @@ class LatencySettings(_Section):
     batch_size: int = Field(default=1, ge=1, le=4096)
     """Images per call; with 1 a cascade's mean time is the time that an image waits."""
 
+    @field_validator("storage")
+    @classmethod
+    def _check_storage(cls, storage: str) -> str:
+        if has_password(storage):
+            raise ValueError(
+                "must not hold a password, because the study file is stored with the runs; leave "
+                "it out, and set PGPASSWORD or put it into the file that PGPASSFILE names "
+                "(default ~/.pgpass)"
+            )
+        return storage
+
 
 class TrackingSettings(_Section):
     """MLflow."""
 
-    uri: str = "sqlite:///mlruns/mlflow.db"
+    uri: Place = "sqlite:///mlruns/mlflow.db"
     cascade_runs: int = Field(default=1000, ge=0)
     """Evaluations beyond this are steps of the study run, not runs of their own."""
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str) -> str:
+        if has_login(uri):
+            raise ValueError(
+                "must not hold a login, because the study file is stored with the runs; leave it "
+                "out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN"
+            )
+        return uri
 
 
 class StudySettings(_Section):
@@ -252,7 +301,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: cannot be read ({error})") from None
     try:
         raw: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits and lists of hundreds of levels are no TOMLDecodeError.
         raise InputError(f"{file}: not valid TOML: {error}") from None
     where = _shown(file)
     for override in overrides:
@@ -303,7 +353,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _locate(name: str) -> tuple[Path, Path]:
-    given = Path(name).expanduser()
+    try:
+        given = Path(name).expanduser()
+    except RuntimeError:
+        raise InputError(f"{name}: there is no such home folder") from None
     if given.suffix == ".toml" or given.is_file():
         file = given.absolute()
         if not file.is_file():
@@ -349,7 +402,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: expected section.key=value, such as data.root=images")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     table = raw
     for part in parts[:-1]:
@@ -389,7 +442,7 @@ def _first_error(error: ValidationError, raw: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = redacted(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from rcopt.errors import InputError, WorkError
+from rcopt.errors import DAMAGE, InputError, WorkError
 from rcopt.images import decode
 from rcopt.predictions import Split
 from rcopt.torchvision_ops import import_torchvision
@@ -316,22 +317,36 @@ def _list_files(root: Path, folders: Sequence[str]) -> tuple[list[str], list[int
     return files, labels, held_out
 
 
-def _walk(folder: Path, name: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
+def _walk(folder: Path, name: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise InputError(
+            f"[data] root: {folder} is a link to a folder that it lies in; remove the link"
+        )
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in shown:
             if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{name}/{entry.name}")
+                yield from _walk(folder / entry.name, f"{name}/{entry.name}", (*above, real))
             else:
                 yield f"{name}/{entry.name}"
+    except OSError as error:
+        raise InputError(
+            f"[data] root: {error.filename or folder} cannot be read ({error.strerror})"
+        ) from None
 
 
 def _decoded(
     root: Path, files: Sequence[str], side: int, cache: Path, *, progress: Progress | None
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the decoded pictures, from the cache if they are there, and their digest."""
-    stats = [os.stat(root / file) for file in files]
+    try:
+        stats = [os.stat(root / file) for file in files]
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); remove it or replace it"
+        ) from None
     listing = [
         [name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)
     ]
@@ -343,6 +358,10 @@ def _decoded(
         with FileLock(cache / f"{key}.lock"):
             kept = _open_cached(folder, shape)
             if kept is None:
+                if folder.exists():
+                    logging.getLogger("rcopt.data").warning(
+                        "%s: damaged decoded images; they are decoded again", folder
+                    )
                 _decode_all(root, files, side, folder, progress=progress)
                 kept = _open_cached(folder, shape)
     except OSError as error:
@@ -361,8 +380,10 @@ def _open_cached(folder: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8
         base = np.load(folder / "base.npy", mmap_mode="r", allow_pickle=False)
         if about["shape"] != list(shape) or base.shape != shape or base.dtype != np.uint8:
             return None
+        if hashlib.sha256(base.data).hexdigest() != about["pixel_digest"]:
+            return None
         return base, str(about["pixel_digest"])
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+    except (OSError, EOFError, *DAMAGE):
         return None
 
 

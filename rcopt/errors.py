@@ -1,5 +1,8 @@
 """The two ways a command ends badly, each with its exit code."""
 
+#: What taking the content of a damaged file apart raises.
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 
 class InputError(Exception):
     """What the user gave is wrong; one line says what, where, what was expected, how to mend it.

@@ -16,7 +16,7 @@ from rcopt.cascade import Stage
 from rcopt.claims import Claims
 from rcopt.config import Study, digest
 from rcopt.cost import flops_from_macs
-from rcopt.errors import InputError
+from rcopt.errors import DAMAGE, InputError
 from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
 from rcopt.predictions import SPLITS, check_aligned
@@ -346,11 +346,8 @@ def _count(
     study: Study, table: Mapping[int, tuple[str, ...]], n_classes: int, progress: Progress
 ) -> dict[StageKey, Stage]:
     """Return the FLOPs of every stage of the space; counted once, kept in the study's folder."""
-    path = study.folder / "macs.json"
-    try:
-        known: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    path = _macs_file(study)
+    known = known_macs(study)
     names = [(r, b) for r, backbones in table.items() for b in backbones]
     missing = [key for key in names if f"{key[1]}@{key[0]}/{n_classes}" not in known]
     for done, (resolution, backbone) in enumerate(missing, 1):
@@ -362,10 +359,31 @@ def _count(
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Other workers may be at the same; each writes a file of its own and renames it.
-        partial = path.with_name(f"macs.json.{os.getpid()}.partial")
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        partial.replace(path)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            kept = {"sha256": digest(known), "macs": known}
+            partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+
+
+def known_macs(study: Study) -> dict[str, int]:
+    """Return the MACs counted so far, by ``backbone@resolution/classes``.
+
+    Those in a damaged file are counted again when a study is next run.
+    """
+    try:
+        kept = json.loads(_macs_file(study).read_text(encoding="utf-8"))
+        known: dict[str, int] = kept["macs"]
+        return known if kept["sha256"] == digest(known) else {}
+    except (OSError, *DAMAGE):
+        return {}
+
+
+def _macs_file(study: Study) -> Path:
+    return study.folder / "macs.json"
 
 
 def known_device(setting: str, name: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def load_cascade(
     if tracker is None:
         found = f"holds no {DESCRIPTION}" if folder.is_dir() else "no such folder"
         raise InputError(f"{source}: {found}; name the folder of a packaged cascade")
-    return open_cascade(_registered_folder(tracker, str(source)), device)
+    return _open_registered(tracker, str(source), device)
 
 
 def check_names(name: str, alias: str) -> None:
@@ -216,9 +217,20 @@ def _version(
     return found
 
 
-def _registered_folder(tracker: Tracker, source: str) -> Path:
+def _open_registered(tracker: Tracker, source: str, device: str) -> LoadedCascade:
     with reported(f"loading model {source}"):
-        return _local(tracker, _location(tracker.client, source)) / _INSIDE
+        location = _location(tracker.client, source)
+        folder, is_copy = _local(tracker, location)
+    try:
+        return open_cascade(folder / _INSIDE, device)
+    except InputError as error:
+        if not is_copy:
+            raise
+        tracker.warn(f"{error}; it is downloaded again")
+        shutil.rmtree(folder, ignore_errors=True)
+        with reported(f"loading model {source}"):
+            folder, _ = _local(tracker, location)
+        return open_cascade(folder / _INSIDE, device)
 
 
 def _location(client: "MlflowClient", source: str) -> str:
@@ -239,12 +251,13 @@ def _location(client: "MlflowClient", source: str) -> str:
         raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from None
 
 
-def _local(tracker: Tracker, location: str) -> Path:
+def _local(tracker: Tracker, location: str) -> tuple[Path, bool]:
+    """Return the folder of a model's files, and whether it is a copy that was downloaded."""
     parts = urlsplit(location)
     if parts.scheme == "file":
-        return Path(url2pathname(parts.path))
+        return Path(url2pathname(parts.path)), False
     if location.startswith("/"):
-        return Path(location)
+        return Path(location), False
     from mlflow.artifacts import download_artifacts
 
     downloads = tracker.project / "mlruns" / "downloads" / "models"
@@ -258,7 +271,7 @@ def _local(tracker: Tracker, location: str) -> Path:
             )
             with contextlib.suppress(OSError):  # another process was faster
                 Path(str(got)).rename(folder)
-    return folder
+    return folder, True
 
 
 def _version_note(package: CascadePackage) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.errors import InputError
+from rcopt.config import digest
+from rcopt.errors import DAMAGE, InputError
 
-FORMAT = "rcopt-results-1"
+FORMAT = "rcopt-results-2"
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Results:
 
 
 def save_results(path: Path, results: Results) -> None:
-    """Write results as JSON; the file appears whole or stays as it was."""
-    tree = {
+    """Write results as JSON with their digest; the file appears whole or stays as it was."""
+    tree: dict[str, Any] = {
         "format": FORMAT,
         "study": results.study,
         "reference": list(results.reference),
@@ -92,7 +93,7 @@ def save_results(path: Path, results: Results) -> None:
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(tree, file, indent=1)
+            json.dump({"sha256": digest(tree), **tree}, file, indent=1)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -109,6 +110,8 @@ def load_results(path: Path) -> Results:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
+        if tree.pop("sha256") != digest(tree):
+            raise ValueError("its sha256 is another")
         return Results(
             study=str(tree["study"]),
             points=tuple(_point(entry) for entry in tree["front"]),
@@ -128,7 +131,7 @@ def load_results(path: Path) -> Results:
             f"{path.parent.name}: no front yet; 'rcopt run' makes one as soon as a first "
             "cascade is evaluated"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, *DAMAGE) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{path}: damaged results ({reason}); 'rcopt run' writes them again"

@@ -477,7 +477,31 @@ def _open_journal(path: Path, name: str) -> JournalStorage:
     # Optuna overlooks a damaged line as long as it is the last one.
     for line in lines[-1:]:
         json.loads(line)
+    for study in storage.get_all_studies():
+        json.loads(study.user_attrs.get(_IDENTITY, "{}")).items()
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            _check_trial(trial)
     return storage
+
+
+def _check_trial(trial: FrozenTrial) -> None:
+    """Raise anything on what Optuna takes from a damaged line and later trips over."""
+    create_trial(
+        state=trial.state,
+        values=trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=dict(trial.system_attrs.items()),
+    )
+    if not all(isinstance(bound, float | int) for bound in trial.constraints.values()):
+        raise ValueError(f"trial {trial.number} has constraints that are no numbers")
+    if trial.state.is_finished() != (trial.datetime_complete is not None):
+        raise ValueError(f"trial {trial.number} is half finished")
+    for resolution, backbone in trial.user_attrs.get("stages", ()):
+        Stage(int(resolution), str(backbone), 0.0)
+    if trial_source(trial):
+        trial_point(trial, lambda resolution, backbone: Stage(resolution, backbone, 0.0))
 
 
 def _open_study(

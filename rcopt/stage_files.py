@@ -1,6 +1,8 @@
 """A trained stage's predictions as one file: safetensors, no pickle, readable anywhere."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,19 +11,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rcopt.cascade import Stage
-from rcopt.errors import InputError
+from rcopt.digests import tensors_digest
+from rcopt.errors import DAMAGE, InputError
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
 
 FORMAT = "rcopt-stage-1"
+
+#: A stage's file is named after its backbone, so that must not lead to another folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def save_stage(path: Path, trained: TrainedStage) -> None:
     """Write a stage's predictions on every split, its costs and its details.
 
     Each split is two tensors, ``SPLIT.probabilities`` (N, C) float32 and ``SPLIT.labels`` (N,)
-    int64; the image names and everything scalar are JSON in the file's metadata. The file
-    appears whole or not at all.
+    int64; the image names and everything scalar are JSON in the file's metadata, and with it
+    the SHA-256 of it all. The file appears whole or not at all.
     """
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     images: dict[str, list[str]] = {}
@@ -40,10 +46,15 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
         "details": dict(trained.details),
         "images": images,
     }
-    partial = path.with_name(path.name + ".partial")
-    # As bytes: safetensors' own files are readable by their owner alone.
-    partial.write_bytes(save(tensors, {"format": FORMAT, "stage": json.dumps(header)}))
-    partial.replace(path)
+    text = json.dumps(header)
+    metadata = {"format": FORMAT, "stage": text, "sha256": tensors_digest(tensors, text)}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        # As bytes: safetensors' own files are readable by their owner alone.
+        partial.write_bytes(save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
@@ -57,24 +68,28 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InputError(
-                    f"{path}: not a stage's predictions (format {metadata.get('format')!r}, "
+                    f"{path}: not a stage's predictions (format {metadata.get('format')!r:.40}, "
                     f"expected {FORMAT!r}); name a file that rcopt wrote"
                 )
             header = json.loads(metadata["stage"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Files of other makers need not carry one.
+            if metadata.get("sha256") not in (None, tensors_digest(tensors, metadata["stage"])):
+                raise ValueError("its sha256 is another")
             predictions: dict[Split, Predictions] = {}
             for split, names in header["images"].items():
                 if split not in get_args(Split):
                     raise ValueError(f"unknown split {split!r}")
                 predictions[split] = Predictions(
                     split=split,
-                    probabilities=file.get_tensor(f"{split}.probabilities"),
-                    labels=file.get_tensor(f"{split}.labels"),
+                    probabilities=tensors[f"{split}.probabilities"],
+                    labels=tensors[f"{split}.labels"],
                     images=tuple(names),
                 )
         return TrainedStage(
             stage=Stage(
                 resolution=int(header["resolution"]),
-                backbone=str(header["backbone"]),
+                backbone=_checked_name(str(header["backbone"])),
                 flops=float(header["flops"]),
             ),
             predictions=predictions,
@@ -87,9 +102,15 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such predictions file") from None
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (SafetensorError, OSError, *DAMAGE) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: damaged predictions file ({reason}); delete it, and it is made again "
             "or can be copied again"
         ) from None
+
+
+def _checked_name(backbone: str) -> str:
+    if not _NAME.fullmatch(backbone):
+        raise ValueError(f"backbone {backbone!r} is no name of letters, digits and . _ + -")
+    return backbone

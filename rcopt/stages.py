@@ -90,6 +90,8 @@ def weights_identity(study: Study) -> str:
     if isinstance(weights, str):
         return weights
     try:
+        if weights.exists() and not weights.is_file():
+            raise InputError(f"training.weights: {weights} is no file; name a weights file")
         with weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

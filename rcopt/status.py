@@ -1,6 +1,5 @@
 """How far a study is, also while it runs elsewhere."""
 
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from rcopt import search, workers
 from rcopt.claims import open_claims
 from rcopt.config import Study
 from rcopt.errors import InputError
+from rcopt.material import known_macs
 from rcopt.results import Results, load_results
 
 
@@ -109,10 +109,6 @@ def _seconds_left(
 
     A stage's training time is taken to be in proportion to its MACs.
     """
-    try:
-        macs: dict[str, int] = json.loads((study.folder / "macs.json").read_text())
-    except (OSError, ValueError):
-        return None
     done = () if results is None else results.stages
     trained = {f"{s.stage.name}/{len(results.classes)}" for s in done} if results else set()
     given_up = {f"{backbone}@{resolution}" for resolution, backbone in failed}
@@ -122,7 +118,7 @@ def _seconds_left(
         return None
     left = sum(
         count
-        for name, count in macs.items()
+        for name, count in known_macs(study).items()
         if name not in trained and name.rpartition("/")[0] not in given_up
     )
     return seconds / work * left / max(1, n_workers)

@@ -19,7 +19,7 @@ from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate_stages, thresholds_for_rates
 from rcopt.claims import open_claims, shared_lock
 from rcopt.config import Study, identity
-from rcopt.errors import OutageError, UnreachableError, WorkError
+from rcopt.errors import InputError, OutageError, UnreachableError, WorkError
 from rcopt.fronts import hypervolume, non_dominated, spread
 from rcopt.material import Material, StageKey, open_material
 from rcopt.outcomes import outcomes
@@ -230,6 +230,13 @@ class _Runner:
         """Have the stages that trials name which were not looked at before."""
         for trial in trials[self._looked :]:
             for key in _stage_keys(trial):
+                if key not in self._material.costs:
+                    raise InputError(
+                        f"{self._study.name}: stored trial {trial.number} is of "
+                        f"{key[1]}@{key[0]}, which the study does not have, so its storage is "
+                        "damaged; restore it from a copy, or delete it to start the trials anew "
+                        "(trained stages are kept)"
+                    )
                 if not self._adopt(key, wait=wait) and key not in self._failed:
                     return
             self._looked += 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rcopt.cascade import Evaluation, OperatingPoint, Stage
+from rcopt.redaction import one_line
 from rcopt.repeats import Repeats, accuracy_within
 from rcopt.results import Results
 
@@ -295,7 +296,7 @@ def answer_table(answers: Sequence["Answer"]) -> str:
     """Return a cascade's answers to pictures."""
     rows = [
         [
-            answer.file,
+            one_line(answer.file),
             answer.class_name or "",
             "" if answer.probability is None else f"{answer.probability:.3f}",
             answer.stage_name or "",
@@ -305,7 +306,7 @@ def answer_table(answers: Sequence["Answer"]) -> str:
         if answer.error is None
     ]
     text = table(["file", "class", "probability", "answered by", "MFLOPs"], rows, left=2)
-    errors = [f"{answer.file}: {answer.error}" for answer in answers if answer.error is not None]
+    errors = [one_line(answer.error) for answer in answers if answer.error is not None]
     return "\n".join([text, *errors] if rows else errors)
 
 

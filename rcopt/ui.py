@@ -1,6 +1,7 @@
 """MLflow's UI, and on demand optuna-dashboard, on a project's own stores."""
 
 import importlib.util
+import ipaddress
 import os
 import signal
 import socket
@@ -33,6 +34,10 @@ _ENVIRONMENT = {
 }
 
 
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def serve(
     uri: str,
     project: Path,
@@ -43,6 +48,7 @@ def serve(
     port: int = 5000,
     open_browser: bool = True,
     say: Say = print,
+    warn: Say = _to_stderr,
 ) -> None:
     """Run MLflow's UI until interrupted; print (and open) the link to a study's front.
 
@@ -55,6 +61,7 @@ def serve(
         port: The next free one is taken if it is in use.
         open_browser: Open the link where there is a desktop.
         say: Called with each line for the user.
+        warn: Called with a line where the servers can be reached from other machines.
 
     Raises:
         InputError: If the store, the study or the port cannot be used.
@@ -72,6 +79,11 @@ def serve(
     try:
         with ExitStack() as servers:
             running: list[subprocess.Popen[bytes]] = []
+            if not is_loopback(host) and (tracker.artifacts is not None or dashboard is not None):
+                warn(
+                    f"warning: there is no login: whoever reaches {host} can read, change and "
+                    "delete every run and model; docs/faults.md says what to set before"
+                )
             base = tracker.uri
             if tracker.artifacts is not None:
                 base, process = servers.enter_context(
@@ -143,6 +155,14 @@ def dashboard_server(
     address = _address(host, port)
     with _running("optuna-dashboard", command, f"{address}/") as process:
         yield address, process
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches servers on an interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def free_port(host: str, wanted: int, say: Say = print) -> int:

@@ -1,14 +1,19 @@
 """Everything a user can get wrong ends in one line, exit code 2, and nothing half-written."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from generated_images import make_images
+from safetensors.numpy import save_file
 from study_helpers import (
     STORED,
     TRAINED,
@@ -215,6 +220,26 @@ def test_a_study_file_that_is_no_toml_is_named_with_the_line(
     assert_nothing_begun(images)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed = 1" + "0" * 5000, "tiny.toml: not valid TOML: Exceeds the limit (4300 digits)"),
+        ("seed = " + "[" * 3000 + "]" * 3000, "tiny.toml: not valid TOML: "),
+        (r'"a\u001b[31m" = 1', r"a\x1b[31m: unknown key; the nearest known one is "),
+        ("seed = 1\n" + "k" * 5000 + " = 2", "kkk ... kkk"),
+    ],
+    ids=["digits", "levels", "escapes", "length"],
+)
+def test_a_study_file_of_strange_text_is_one_readable_line(
+    images: Path, refused: Refused, line: str, message: str
+) -> None:
+    write_study(images, line)
+    said = refused("run", "studies/tiny.toml")
+    assert message in said
+    assert said.isprintable()
+    assert len(said) < 1000
+
+
 def test_an_unreachable_tracking_server_is_told_at_once(images: Path, refused: Refused) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     line = refused("run", "tiny", "--set", f"tracking.uri={uri}")
@@ -311,7 +336,50 @@ def test_a_truncated_image_is_named_by_its_path(images: Path, refused: Refused) 
     assert "images/train/square/0.png: damaged or truncated" in refused("run", "tiny", "--quiet")
 
 
+def _pipe(folder: Path) -> str:
+    os.mkfifo(folder / "pipe.png")
+    return "pipe.png: not an ordinary file but a folder, a pipe or a device; remove it"
+
+
+def _link_to_itself(folder: Path) -> str:
+    (folder / "link.png").symlink_to("link.png")
+    return "link.png cannot be read (Too many levels of symbolic links)"
+
+
+def _link_to_nothing(folder: Path) -> str:
+    (folder / "link.png").symlink_to("nothing.png")
+    return "link.png: cannot be read (No such file or directory); remove it or replace it"
+
+
+def _links_to_its_own_folder(folder: Path) -> str:
+    # Two of them: following both at each of the forty levels a path may have never ends.
+    for name in ("one", "two"):
+        (folder / name).symlink_to(".", target_is_directory=True)
+    return "is a link to a folder that it lies in; remove the link"
+
+
+@pytest.mark.parametrize(
+    "place", [_pipe, _link_to_itself, _link_to_nothing, _links_to_its_own_folder]
+)
+@pytest.mark.timeout(60)
+def test_what_is_no_file_among_the_images_is_named(
+    images: Path, refused: Refused, place: Callable[[Path], str]
+) -> None:
+    message = place(images / "images" / "val" / "disc")
+    assert message in refused("run", "tiny", "--quiet")
+    assert_nothing_begun(images)
+
+
 # --- stored predictions ---
+
+
+def test_a_long_foreign_format_is_cut(predictions: Path, refused: Refused) -> None:
+    path = predictions / "stored" / "resnet34@96.safetensors"
+    save_file({"x": np.zeros(1)}, path, {"format": "y" * 5000})
+    line = refused("run", "tiny")
+    assert "not a stage's predictions (format 'yyy" in line
+    assert line.endswith("name a file that rcopt wrote")
+    assert len(line) < 1000
 
 
 def test_a_damaged_predictions_file_is_named(predictions: Path, refused: Refused) -> None:
@@ -403,6 +471,98 @@ def test_a_corrupt_journal_is_named_and_left_alone(trained: Path) -> None:
     path.unlink()
     assert run_in(trained, "run", "tiny", "--quiet").code == 0
     assert statuses(trained, "stage") == {"FINISHED": 2}
+
+
+@pytest.fixture
+def searched(predictions: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A study on stored predictions that is done."""
+    assert main(["run", "tiny", "--quiet"]) == 0
+    capsys.readouterr()
+    return predictions
+
+
+def _stages_are_a_number(entry: dict[str, Any]) -> None:
+    entry["user_attrs"]["stages"] = 5
+
+
+def _a_rate_too_many(entry: dict[str, Any]) -> None:
+    entry["user_attrs"]["thresholds"] = [0.1] * 9
+
+
+def _no_end(entry: dict[str, Any]) -> None:
+    entry["datetime_complete"] = None
+
+
+def _a_parameter_out_of_range(entry: dict[str, Any]) -> None:
+    name = next(name for name in entry["params"] if name.startswith("deferral_rate"))
+    entry["params"][name] = 7.0
+
+
+def _attributes_are_a_number(entry: dict[str, Any]) -> None:
+    entry["system_attrs"] = 0.5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _stages_are_a_number,
+        _a_rate_too_many,
+        _no_end,
+        _a_parameter_out_of_range,
+        _attributes_are_a_number,
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_a_journal_whose_trial_makes_no_sense_is_corrupt(
+    searched: Path, refused: Refused, damage: Callable[[dict[str, Any]], None], command: str
+) -> None:
+    path = searched / "mlruns/studies/tiny/trials.journal"
+    lines = path.read_text().splitlines()
+    place, entry = next(
+        (place, entry)
+        for place, entry in enumerate(map(json.loads, lines))
+        if any(name.startswith("deferral_rate") for name in entry.get("params") or ())
+    )
+    damage(entry)
+    lines[place] = json.dumps(entry)
+    path.write_text("\n".join(lines) + "\n")
+    assert "trials.journal: corrupt journal (" in refused(command, "tiny")
+
+
+@pytest.mark.parametrize("identity", ["5", "nothing", "[1]"])
+def test_a_journal_with_other_settings_than_a_table_is_corrupt(
+    searched: Path, refused: Refused, identity: str
+) -> None:
+    path = searched / "mlruns/studies/tiny/trials.journal"
+    lines = path.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if "rcopt.identity" in line)
+    entry = json.loads(lines[place])
+    entry["user_attr"]["rcopt.identity"] = identity
+    lines[place] = json.dumps(entry)
+    path.write_text("\n".join(lines) + "\n")
+    assert "trials.journal: corrupt journal (" in refused("run", "tiny", "--quiet")
+
+
+def test_a_stored_trial_of_a_foreign_stage_is_named(searched: Path, refused: Refused) -> None:
+    path = searched / "mlruns/studies/tiny/trials.journal"
+    text = path.read_text()
+    assert '[96,"resnet34"]' in text
+    path.write_text(text.replace('[96,"resnet34"]', '[96,"resnet35"]'))
+    line = refused("run", "tiny", "--quiet", "--trials", "9")
+    assert "is of resnet35@96, which the study does not have" in line
+
+
+def test_counted_macs_that_make_no_sense_are_counted_again(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = images / "mlruns/studies/tiny/macs.json"
+    path.parent.mkdir(parents=True)
+    names = ("mobilenet_v2-0.1@8/3", "mobilenet_v2-0.25@8/3", "mobilenet_v2-0.1@16/3")
+    odd = dict(zip(names, ("x", {}, True), strict=True)) | {"mobilenet_v2-0.25@16/3": -5}
+    path.write_text(json.dumps(odd))
+    assert main(["run", "tiny", "--quiet", "--trials", "1"]) == 0
+    kept = json.loads(path.read_text())
+    assert all(kept[name] > 1000 for name in odd)
 
 
 def test_damaged_results_are_named_and_made_again(trained: Path) -> None:

@@ -18,6 +18,7 @@ from packaging_helpers import (
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Stage, exits
 from rcopt.cascade_files import DESCRIPTION, open_cascade, save_cascade
+from rcopt.config import digest
 from rcopt.errors import InputError
 from rcopt.predictions import Predictions
 from rcopt.training import load_weights, predict_batch
@@ -37,6 +38,8 @@ def folder(tmp_path: Path, weights: dict[Stage, Path]) -> Path:
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     description = json.loads((folder / DESCRIPTION).read_text())
     change(description)
+    description.pop("sha256")
+    description["sha256"] = digest(description)
     (folder / DESCRIPTION).write_text(json.dumps(description))
 
 
@@ -123,6 +126,10 @@ def test_stages_that_are_not_those_of_the_weights_are_refused(folder: Path) -> N
     [
         (lambda d: d.pop("stages"), "damaged .KeyError: 'stages'"),
         (lambda d: d["stages"][0].update(threshold=None), "damaged"),
+        (lambda d: d["stages"][0].update(threshold=float("nan")), "threshold"),
+        (lambda d: d["stages"][0].update(flops=10**400), "damaged .OverflowError"),
+        (lambda d: d["preprocessing"].update(base_side=10**9), "base_side is 1000000000"),
+        (lambda d: d["preprocessing"].update(base_side=0), "base_side is 0"),
         (lambda d: d["answers"].update(confidence="luck"), "confidence is 'luck'"),
         (lambda d: d.update(precision="int3"), "precision is 'int3'"),
         (lambda d: d["classes"].pop(), "has 3 classes, not 2"),
@@ -140,10 +147,22 @@ def test_a_damaged_description_gives_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_changed_description_is_refused(folder: Path) -> None:
+    text = (folder / DESCRIPTION).read_text()
+    changed = text.replace('"threshold": 0.7', '"threshold": 0.6')
+    assert changed != text
+    (folder / DESCRIPTION).write_text(changed)
+    with pytest.raises(InputError, match=r"cascade.json: changed since it was packaged"):
+        open_cascade(folder)
+
+
 def test_what_is_no_cascade_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match=r"cascade.json: no such file"):
         open_cascade(tmp_path / "nowhere")
     (folder / DESCRIPTION).write_text("not json")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        open_cascade(folder)
+    (folder / DESCRIPTION).write_text("[" * 100_000)
     with pytest.raises(InputError, match="cannot be read as JSON"):
         open_cascade(folder)
     (folder / DESCRIPTION).write_text("[1]")

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,10 +47,14 @@ def test_without_a_checkpoint_training_starts_at_the_beginning(tmp_path: Path) -
         lambda content: b"garbage" * 100,
         lambda content: content.replace(b'"epoch":"3"', b'"epoch":"x"'),
         lambda content: content.replace(b"model.0.weight", b"model.9.weight"),
+        # Nothing but the digest shows these.
+        lambda content: content.replace(b'"epoch":"3"', b'"epoch":"2"'),
+        lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
+        lambda content: re.sub(rb'"sha256":"[0-9a-f]{64}"', b'"no_digest":"x"', content),
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside(
-    tmp_path: Path, damage: Callable[[bytes], bytes]
+def test_a_damaged_checkpoint_is_told_and_set_aside(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "c"
     save_checkpoint(path, *stepped(1), epoch=3, belongs_to="x")
@@ -61,6 +66,9 @@ def test_a_damaged_checkpoint_is_set_aside(
     assert load_checkpoint(path, model, optimizer, belongs_to="x") == 0
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
     assert [file.name for file in tmp_path.iterdir()] == ["c.damaged"]
+    (record,) = caplog.records
+    assert f"{path}: not a sound checkpoint of this training" in record.getMessage()
+    assert "set aside as c.damaged" in record.getMessage()
 
 
 def test_the_checkpoint_of_another_training_is_set_aside(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rcopt.config import (
     load_study,
 )
 from rcopt.errors import InputError
+from rcopt.redaction import has_login
 
 MINIMAL = '[stages]\nresolutions = [16, 32]\nbackbones = ["resnet18"]\n'
 
@@ -303,9 +304,77 @@ def test_an_override_is_checked_like_the_file(project: Path) -> None:
     assert "nearest known one is 'seed'" in refused(MINIMAL, project, "sed=0")
 
 
+# --- logins ---
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://me:hunter2@host/db",
+        "postgresql+psycopg://me:hun/ter2@host/db",
+        "postgresql+psycopg://:hunter2@host:5432/db",
+        "postgresql+psycopg://host/db?user=me&password=hunter2",
+        "postgresql+psycopg://me@host/db?sslpassword=hunter2",
+        "mysql://me:hunter2@host/db",
+    ],
+)
+def test_a_password_of_the_storage_is_refused_unshown(project: Path, address: str) -> None:
+    line = refused(MINIMAL + f"[search]\nstorage = '{address}'\n", project)
+    assert "search.storage: must not hold a password" in line
+    assert "PGPASSWORD" in line
+    assert "ter2" not in line
+    assert "ter2" not in refused(MINIMAL, project, f"search.storage={address}")
+    assert "ter2" not in refused(MINIMAL, project, f"search={address}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hunter2@host:5000",
+        "https://hunter2@host",
+        "https://me:hun/ter2@host",
+        "http://host/?password=hunter2",
+    ],
+)
+def test_a_login_of_the_tracking_server_is_refused_unshown(project: Path, address: str) -> None:
+    line = refused(MINIMAL + f"[tracking]\nuri = '{address}'\n", project)
+    assert "tracking.uri: must not hold a login" in line
+    assert "MLFLOW_TRACKING_PASSWORD" in line
+    assert "ter2" not in line
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "search.storage='postgresql+psycopg://me@host:5432/db?host=/tmp/pg'",
+        "search.storage='sqlite:///a:b@c.db'",
+        "tracking.uri='http://host/a@b'",
+        "tracking.uri='sqlite:////a:b@c/mlflow.db'",
+    ],
+)
+def test_an_address_without_a_login_is_taken(project: Path, setting: str) -> None:
+    settings_of(MINIMAL, project, setting)
+
+
+@pytest.mark.parametrize("key", ["data.root", "training.weights", "search.storage"])
+def test_a_place_with_control_characters_is_refused(project: Path, key: str) -> None:
+    line = refused(MINIMAL, project, f'{key}="a\\u0000b"')
+    assert f"{key}: expected text without control characters" in line
+
+
+def test_a_home_folder_that_does_not_exist_is_named(project: Path) -> None:
+    line = refused(MINIMAL, project, "data.root='~nobody-at-all/x'")
+    assert "data.root: there is no home folder ~nobody-at-all" in line
+    with pytest.raises(InputError, match="there is no such home folder"):
+        load_study("~nobody-at-all/x.toml")
+
+
 # --- what is written down ---
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+places = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=30).filter(
+    lambda text: not text.startswith("~") and not has_login(text)
+)
 names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
 shares = st.floats(0.01, 0.33)
 resolution_sets = st.sets(st.integers(8, 1024), min_size=1, max_size=4)
@@ -322,7 +391,7 @@ def studies(draw: st.DrawFn) -> StudySettings:
         seed=draw(st.integers(0, 2**32 - 1)),
         data=DataSettings(
             source="folder",
-            root=draw(texts),
+            root=draw(places),
             validation=draw(shares),
             calibration=draw(shares),
             test=draw(shares),
@@ -332,10 +401,10 @@ def studies(draw: st.DrawFn) -> StudySettings:
             resolutions=resolutions, backbones=backbones, optional=draw(st.booleans())
         ),
         training=TrainingSettings(
-            lr=draw(st.floats(1e-9, 100)), weight_decay=draw(st.floats(0, 1)), weights=draw(texts)
+            lr=draw(st.floats(1e-9, 100)), weight_decay=draw(st.floats(0, 1)), weights=draw(places)
         ),
-        search=SearchSettings(trials=draw(st.integers(1, 10**6)), storage=draw(texts)),
-        tracking=TrackingSettings(uri=draw(texts)),
+        search=SearchSettings(trials=draw(st.integers(1, 10**6)), storage=draw(places)),
+        tracking=TrackingSettings(uri=draw(places)),
     )
 
 

@@ -144,6 +144,25 @@ def test_a_damaged_cache_is_made_anew(root: Path, name: str, content: bytes) -> 
     np.testing.assert_array_equal(again.base[0], decode(root / again.images[0], 16, "a"))
 
 
+def test_a_changed_pixel_of_the_cache_is_told_and_decoded_again(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = load(root).digest
+    (kept,) = (root.parent / "cache").glob("*/base.npy")
+    content = bytearray(kept.read_bytes())
+    content[-7] ^= 4
+    kept.unlink()
+    kept.write_bytes(content)
+    again = load(root)
+    assert again.digest == before
+    np.testing.assert_array_equal(again.base[-1], decode(root / again.images[-1], 16, "a"))
+    (record,) = caplog.records
+    assert record.getMessage() == f"{kept.parent}: damaged decoded images; they are decoded again"
+    caplog.clear()
+    load(root)
+    assert not caplog.records
+
+
 def test_hidden_files_are_left_out_and_subfolders_read(root: Path) -> None:
     (root / "train/cat/.DS_Store").write_bytes(b"x")
     (root / "train/.hidden").mkdir()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
+from rcopt.config import digest
 from rcopt.errors import InputError
 from rcopt.results import Results, StageSummary, load_results, save_results
 
@@ -108,10 +109,22 @@ def test_a_damaged_file_is_one_line_that_says_how_to_mend_it(
     save_results(path, results)
     tree = json.loads(path.read_text())
     damage(tree)
-    path.write_text(json.dumps(tree))
+    tree.pop("sha256")
+    path.write_text(json.dumps(tree | {"sha256": digest(tree)}))
     with pytest.raises(InputError, match=r"damaged results \(.*\); 'rcopt run' writes") as caught:
         load_results(path)
     assert "\n" not in str(caught.value)
+
+
+def test_damage_that_leaves_sound_json_is_seen(tmp_path: Path, results: Results) -> None:
+    path = tmp_path / "r.json"
+    save_results(path, results)
+    text = path.read_text()
+    for old, new in (('"sampled": 5', '"sampled": 6'), ('"r"', '"s"'), ("null", "0")):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(InputError, match=r"damaged results \(its sha256 is another\)"):
+            load_results(path)
 
 
 def test_every_truncation_is_one_line(tmp_path: Path, results: Results) -> None:

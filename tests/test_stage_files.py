@@ -75,9 +75,38 @@ def test_flipped_header_bytes_end_in_a_clear_line_or_a_valid_stage(
         damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(bytes(damaged))
         try:
-            load_stage(path)
+            back = load_stage(path).predictions["validation"]
         except InputError as error:
             assert "\n" not in str(error)
+        else:
+            # Only where the digest itself was made unreadable nobody can tell.
+            assert b'"sha256"' not in bytes(damaged) or same(back, trained)
+
+
+def same(back: Predictions, trained: TrainedStage) -> bool:
+    whole = trained.predictions["validation"]
+    return bool(np.array_equal(back.probabilities, whole.probabilities))
+
+
+def test_a_file_without_a_digest_is_taken_as_other_makers_write_it(
+    tmp_path: Path, trained: TrainedStage
+) -> None:
+    path = tmp_path / "stage.safetensors"
+    save_stage(path, trained)
+    renamed = path.read_bytes().replace(b'"sha256":', b'"sha257":')
+    path.write_bytes(renamed)
+    assert same(load_stage(path).predictions["validation"], trained)
+
+
+def test_a_flipped_bit_of_a_probability_is_seen(tmp_path: Path, trained: TrainedStage) -> None:
+    path = tmp_path / "stage.safetensors"
+    save_stage(path, trained)
+    whole = path.read_bytes()
+    value = trained.predictions["validation"].probabilities.tobytes()
+    at = whole.index(value)  # the lowest bit of the first one: rows still sum to 1
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(InputError, match=r"damaged predictions file \(its sha256 is another\)"):
+        load_stage(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -167,6 +167,24 @@ def test_weights_come_verified(tracker: Tracker, tmp_path: Path) -> None:
         tracker.weights_path(stored.run_id)
 
 
+def test_a_stage_whose_weights_are_damaged_is_made_again(tracker: Tracker, tmp_path: Path) -> None:
+    study = open_study(tracker)
+    stored = publish(tracker, study, make_stage(key="abc"), tmp_path)
+    assert stored.run_id is not None
+    # Without weights the predictions are sound, so nobody notices before they are wanted.
+    tracker.weights_path(stored.run_id).unlink()
+    assert tracker.find_stage("abc") is not None
+    with pytest.raises(InputError, match=r"artifact weights\.safetensors of run .* is missing"):
+        tracker.weights_path(stored.run_id)
+    assert tracker.find_stage("abc") is None
+    again = publish(tracker, study, make_stage(key="abc"), tmp_path)
+    assert again.run_id not in (None, stored.run_id)
+    found = tracker.find_stage("abc")
+    assert found is not None
+    assert found.run_id == again.run_id
+    assert tracker.weights_path(str(found.run_id)).read_bytes() == b"weights of abc"
+
+
 def test_finishing_without_predictions_is_refused(tracker: Tracker) -> None:
     with pytest.raises(ValueError, match=r"files must hold 'stage\.safetensors', got \[\]"):
         tracker.finish_stage("run", make_stage(), {})

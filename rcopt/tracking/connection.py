@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import shutil
 import tempfile
 import urllib.parse
@@ -117,6 +118,8 @@ class Connection:
         """
         path = self._local(run_id, name)
         if path is None:
+            if not re.fullmatch(r"\w[\w-]*", run_id):
+                raise InputError(f"run {run_id!r}: not an id that MLflow gives")
             path = self.project / "mlruns" / "downloads" / run_id / name
             if digest is None or not path.is_file() or sha256(path) != digest:
                 self._download(run_id, name, path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from rcopt.errors import InputError
+from rcopt.redaction import has_login
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,8 +43,14 @@ def resolve_uri(uri: str, project: Path) -> str:
         project: The folder that holds ``studies/``.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If it is neither, or holds a login.
     """
+    if has_login(uri):
+        # It would be shown with the links and by other programs' lists of processes.
+        raise InputError(
+            "tracking.uri: must not hold a login; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/")
     path = uri.removeprefix(_SQLITE)

@@ -218,7 +218,8 @@ class StageStore(Connection):
         """Return a local path of a stage's weights, verified.
 
         Raises:
-            InputError: If they are missing or damaged.
+            InputError: If they are missing or damaged; the stage is then marked, counts as
+                missing from now on, and is made again by the next command that wants it.
             WorkError: If the store does not answer.
         """
         with reported("reading a stage's weights"):
@@ -226,7 +227,11 @@ class StageStore(Connection):
             digest = tags.get(f"rcopt.sha256.{WEIGHTS}")
             if digest is None:
                 raise InputError(f"run {run_id}: holds no {WEIGHTS}; name a stage's run")
-            return self.fetch(run_id, WEIGHTS, digest)
+            try:
+                return self.fetch(run_id, WEIGHTS, digest)
+            except InputError as error:
+                self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
+                raise
 
     def _load(self, run: "Run") -> TrainedStage | None:
         run_id = run.info.run_id
