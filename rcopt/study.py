@@ -26,12 +26,20 @@ from rcopt.sweep import extend_front, study_front
 SHOWN = 20
 
 
-def run(study: Study, *, trials: int | None = None, progress: Progress | None = None) -> Results:
+def run(
+    study: Study,
+    *,
+    trials: int | None = None,
+    every_stage: bool = False,
+    progress: Progress | None = None,
+) -> Results:
     """Start, continue or extend a study until it has its number of trials.
 
     Args:
         study: From `rcopt.load_study`.
         trials: The study's total of sampled trials, over all restarts; the file's if None.
+        every_stage: Train all stages of the space first, cheapest first, whether or not a trial
+            will ask for them.
         progress: Shows what goes on; nothing by default.
 
     Returns:
@@ -39,7 +47,8 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
 
     Raises:
         InputError: If the file, the data or the store cannot be used.
-        WorkError: If no cascade could be evaluated.
+        WorkError: If no cascade could be evaluated; with ``every_stage`` also if a stage could
+            not be trained, when all else is done.
         KeyboardInterrupt: If interrupted; the same call goes on from there.
     """
     progress = progress or Progress()
@@ -57,7 +66,7 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
     reason = ""
     try:
         runner = _Runner(study, tracker, study_run, material, stored, progress)
-        results = runner.run(trials or study.settings.search.trials)
+        results = runner.run(trials or study.settings.search.trials, every_stage=every_stage)
         status = "FINISHED"
     except KeyboardInterrupt:
         status, reason = "KILLED", "interrupted; the same command continues the study"
@@ -67,6 +76,8 @@ def run(study: Study, *, trials: int | None = None, progress: Progress | None = 
         raise
     finally:
         tracker.end_study(study_run, status, reason)
+    if every_stage and runner.failed:
+        raise WorkError(f"not every stage could be trained: {runner.failed}")
     return results
 
 
@@ -133,13 +144,20 @@ class _Runner:
             ),
         )
 
-    def run(self, total: int) -> Results:
+    @property
+    def failed(self) -> str:
+        """The stages that could not be trained, and why; empty if there are none."""
+        return "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
+
+    def run(self, total: int, *, every_stage: bool) -> Results:
         self._catch_up()
         log = tracking.CascadeLog(
             self._tracker, self._run, cascade_runs=self._study.settings.tracking.cascade_runs
         )
         try:
             self._backfill(log)
+            if every_stage:
+                self._train_all(log)
             while (done := self._sampled()) < total:
                 self._progress.count("trials", done, total, self._detail())
                 self._one_trial(done, total, log)
@@ -172,8 +190,7 @@ class _Runner:
         try:
             proposal = self._sampler.propose(done, self._acceptable)
         except LookupError:
-            reasons = "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
-            raise WorkError(f"no cascade is left to evaluate: {reasons}") from None
+            raise WorkError(f"no cascade is left to evaluate: {self.failed}") from None
         stages = []
         for key in proposal.stages:
             if not self._adopt(key):
@@ -187,9 +204,22 @@ class _Runner:
             number = add(self._sampler.finished(proposal, point))
         self._sampler.stored(number)
         log.add(replace(point, trial=number))
+        self._tell(log)
+
+    def _train_all(self, log: tracking.CascadeLog) -> None:
+        """Have every stage of the space; the search then only has to combine them."""
+        costs = self._material.costs
+        for done, key in enumerate(sorted(costs, key=lambda key: costs[key].flops)):
+            self._progress.count("stages", done, len(costs))
+            self._adopt(key)
+            self._tell(log)
+        self._progress.count("stages", len(costs), len(costs))
+
+    def _tell(self, log: tracking.CascadeLog) -> None:
+        """Let the study, its log and other commands know what a new stage brought."""
         for exact in self._add_exact():
             log.add(exact)
-        if len(self._pool) > self._saved_stages:
+        if len(self._pool) > self._saved_stages and self._points():
             # `rcopt front` and `rcopt status` show what is known while the search goes on.
             self._save(self._current())
             self._saved_stages = len(self._pool)
