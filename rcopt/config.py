@@ -25,7 +25,7 @@ LearningRate = Annotated[float, Field(gt=0, le=100)]
 Momentum = Annotated[float, Field(gt=0, lt=1)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-CropArea = Annotated[float, Field(gt=0, le=1)]
+ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
 Schedule = Literal["cosine", "onecycle"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -105,8 +105,9 @@ class RecipeChanges(_Section):
     label_smoothing: ShareBelowOne | None = None
     schedule: Schedule | None = None
     warmup: ShareBelowOne | None = None
-    crop_area: CropArea | None = None
+    crop_area: ShareAboveZero | None = None
     flip: bool | None = None
+    progressive: ShareAboveZero | None = None
     precision: Precision | None = None
 
 
@@ -121,8 +122,9 @@ class TrainingSettings(_Section):
     label_smoothing: ShareBelowOne = 0.1
     schedule: Schedule = "cosine"
     warmup: ShareBelowOne = 0.15
-    crop_area: CropArea = 0.35
+    crop_area: ShareAboveZero = 0.35
     flip: bool = True
+    progressive: ShareAboveZero = 1.0
     precision: Precision = "auto"
     weights: str = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
