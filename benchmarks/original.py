@@ -5,30 +5,7 @@ from typing import Any, get_args
 
 from rcopt.original_report import ORIGINAL, Method
 from rcopt.pool import TrainedStage
-from rcopt.report_data import ORIGINAL_STAGES
-from rcopt.reproduction import Analysis, CostModel, reproduce
-
-
-def nearest(stages: Sequence[TrainedStage]) -> tuple[TrainedStage, ...]:
-    """Return the report's three stages, or those that come nearest to their part.
-
-    These are the ResNets most accurate on validation at the lowest, the middle and the highest
-    resolution; nothing if there are fewer than three.
-    """
-    named = {trained.stage.name: trained for trained in stages}
-    if all(name in named for name in ORIGINAL_STAGES):
-        return tuple(named[name] for name in ORIGINAL_STAGES)
-    best: dict[int, TrainedStage] = {}
-    for trained in stages:
-        side = trained.stage.resolution
-        if trained.stage.backbone.startswith("resnet") and (
-            side not in best or _accuracy(trained) > _accuracy(best[side])
-        ):
-            best[side] = trained
-    sides = sorted(best)
-    if len(sides) < 3:
-        return ()
-    return tuple(best[side] for side in (sides[0], sides[(len(sides) - 1) // 2], sides[-1]))
+from rcopt.reproduction import Analysis, CostModel, nearest_stages, reproduce
 
 
 def reproduction(stages: Sequence[TrainedStage]) -> dict[str, Any]:
@@ -36,7 +13,7 @@ def reproduction(stages: Sequence[TrainedStage]) -> dict[str, Any]:
 
     Empty if there are no three stages to do it with.
     """
-    chosen = nearest(stages)
+    chosen = nearest_stages(stages)
     if not chosen:
         return {}
     return {
@@ -102,7 +79,3 @@ def _plain(analysis: Analysis) -> dict[str, Any]:
             for claim in analysis.claims
         ],
     }
-
-
-def _accuracy(trained: TrainedStage) -> float:
-    return trained.predictions["validation"].accuracy
