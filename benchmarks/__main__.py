@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.pools import RECORDED
+from benchmarks.pools import POOL, RECORDED
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = "RCOPT_BENCH_IMAGES"
@@ -74,6 +75,8 @@ def skipped(name: str) -> str:
         return "needs optuna-integration to compare with: pip install -e '.[bench]'"
     if name == "answers" and not any(RECORDED.glob("*.safetensors")):
         return f"needs recorded stages in studies/{RECORDED.name}"
+    if name == "ingredients" and not any(POOL.glob("*.safetensors")):
+        return f"needs recorded stages in studies/{POOL.name}"
     if name in NEED_IMAGES and IMAGES not in os.environ:
         return f"needs images, {IMAGES}=ROOT with ROOT/{{train,val}}/CLASS/IMAGE"
     return ""
@@ -160,6 +163,21 @@ def answers(found: Found) -> list[Row]:
     return [Row(what, "-", f"{figure} ({interval})")]
 
 
+def ingredients(found: Found) -> list[Row]:
+    equal, less = (one["times"]["estimate"] for one in found["headline"])
+    everything = found["variants"][0]
+    gain = 100 * everything["budget"]["change"]["estimate"]
+    pool = found["pool"]
+    counts = found["stages_to_goal"]
+    stages = f"{median(counts['tpe']):g} of {counts['all'][0]}"
+    return [
+        at_least(f"times fewer FLOPs at {found['top']}'s accuracy, test, {pool}", equal, 5),
+        at_least("the same at one point less", less, 8),
+        at_least("points more than any stage at half of the top's FLOPs", gain, 0.01),
+        Row("stages that TPE trains to 99 % of the exact hypervolume", "-", stages),
+    ]
+
+
 def training(found: Found) -> list[Row]:
     from benchmarks.training import GOALS
 
@@ -211,6 +229,7 @@ READERS: dict[str, Callable[[Found], list[Row]]] = {
     "execution": execution,
     "samplers": samplers,
     "answers": answers,
+    "ingredients": ingredients,
     "loop": loop,
     "training": training,
     "memory": memory,

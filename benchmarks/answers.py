@@ -163,10 +163,10 @@ def worth(
         fronts = fronts_of(stages, rule)
         accuracy, cost = fronts.right @ draws.T, fronts.flops @ draws.T
         volumes = [hypervolume(*one, reference) for one in zip(accuracy.T, cost.T, strict=True)]
-        chosen = [_within(fronts.points, share * top.stage.flops) for share in BUDGETS]
+        chosen = [within(fronts.points, share * top.stage.flops) for share in BUDGETS]
         drawn = _Drawn(
             volumes=np.array(volumes) / area,
-            mean=accuracy[[_within(fronts.points, budget) for budget in everywhere]].mean(axis=0),
+            mean=accuracy[[within(fronts.points, budget) for budget in everywhere]].mean(axis=0),
             within=accuracy[chosen],
         )
         default = default or drawn
@@ -175,13 +175,13 @@ def worth(
             Worth(
                 rule=rule,
                 points=len(fronts.points),
-                validation=_volume(fronts.points, reference) / area,
+                validation=volume(fronts.points, reference) / area,
                 test=float(drawn.volumes[0]),
-                difference=_interval(drawn.volumes - default.volumes),
+                difference=interval(drawn.volumes - default.volumes),
                 mean_accuracy=float(drawn.mean[0]),
-                mean_difference=_interval(drawn.mean - default.mean),
+                mean_difference=interval(drawn.mean - default.mean),
                 accuracies=tuple(drawn.within[:, 0].tolist()),
-                differences=tuple(map(_interval, drawn.within - default.within)),
+                differences=tuple(map(interval, drawn.within - default.within)),
                 times=float(top.stage.flops / cost[equal, 0]),
                 change=float(accuracy[equal, 0]) - test_accuracy,
             )
@@ -191,7 +191,13 @@ def worth(
 
 def fronts_of(stages: Sequence[TrainedStage], rule: AnswerRule) -> Fronts:
     """Return a rule's exact front on validation and what its points do on test."""
-    points = study_front(stages, rule=rule).points
+    return on_test(study_front(stages, rule=rule).points, stages, rule)
+
+
+def on_test(
+    points: tuple[OperatingPoint, ...], stages: Sequence[TrainedStage], rule: AnswerRule
+) -> Fronts:
+    """Return what points that were picked on validation do on each test image."""
     used = {stage for point in points for stage in point.cascade.stages}
     predictions = split_predictions(stages, "test", used)
     temperatures = None
@@ -222,10 +228,10 @@ def print_table(found: Sequence[Worth]) -> None:
             str(one.points),
             f"{100 * one.validation:.2f}",
             f"{100 * one.test:.2f}",
-            _signed(one.difference),
-            f"{100 * one.mean_accuracy:.2f} {_signed(one.mean_difference)}",
+            signed(one.difference),
+            f"{100 * one.mean_accuracy:.2f} {signed(one.mean_difference)}",
             *(
-                f"{100 * value:.2f} {_signed(difference)}"
+                f"{100 * value:.2f} {signed(difference)}"
                 for value, difference in zip(one.accuracies, one.differences, strict=True)
             ),
             f"{one.times:.2f} x ({100 * one.change:+.2f})",
@@ -242,23 +248,23 @@ def name(rule: AnswerRule) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _within(points: Sequence[OperatingPoint], budget: float) -> int:
+def within(points: Sequence[OperatingPoint], budget: float) -> int:
     return points.index(by_max_flops(points, budget))
 
 
-def _volume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
+def volume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
     accuracy = np.array([point.validation.accuracy for point in points])
     flops = np.array([point.validation.mean_flops for point in points])
     return hypervolume(accuracy, flops, reference)
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
+def interval(values: NDArray[np.float64]) -> Interval:
     """Return the first value with the percentile interval of the others."""
     low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values[0]), float(low), float(high), LEVEL)
 
 
-def _signed(interval: Interval) -> str:
+def signed(interval: Interval) -> str:
     low, high = 100 * interval.low, 100 * interval.high
     return f"{100 * interval.estimate:+.2f} ({low:+.2f} to {high:+.2f})"
 

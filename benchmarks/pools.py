@@ -17,7 +17,11 @@ from rcopt.sweep import StudyFront, extend_front, study_front
 
 StageKey = tuple[int, str]
 
-RECORDED = Path(__file__).parent.parent / "studies" / "imagenette-small-predictions"
+STUDIES = Path(__file__).parent.parent / "studies"
+#: The five stages that samplers and answer rules were compared on.
+RECORDED = STUDIES / "imagenette-small-predictions"
+#: The stages that the page on Imagenette reports.
+POOL = STUDIES / "imagenette-predictions"
 
 #: FLOPs of an image of 224 x 224 pixels, and accuracies such that resnet18@32, resnet34@96 and
 #: resnet50@224 are near the original report's 72.7, 85.4 and 89.6 %.

@@ -127,6 +127,18 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--quiet", action="store_true", help="only errors")
     _retry(worker)
 
+    train = _command(
+        commands, "train", _train, "train every stage there is, not only what trials ask for"
+    )
+    train.add_argument(
+        "--seeds",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="N studies: the file's seed, then NAME-1 with the next one, and so on",
+    )
+    train.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
     status = _command(commands, "status", _status, "what is done, and how close to exact")
     status.add_argument("--format", choices=["table", "json"], default="table")
 
@@ -334,6 +346,32 @@ def _run(arguments: argparse.Namespace) -> None:
         report = "" if results.timing else f"      rcopt report {name}\n"
         _say(f"\nnext: rcopt status {name}\n{report}      rcopt ui {name}, then")
         _say(f"      {view_link(server, results.experiment_id)}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from rcopt import study
+    from rcopt.config import load_study
+    from rcopt.progress import Progress, Shown
+
+    first = load_study(arguments.study, arguments.overrides)
+    repeats = [first]
+    for number in range(1, arguments.seeds):
+        own = [f"name='{first.name}-{number}'", f"seed={first.settings.seed + number}"]
+        repeats.append(load_study(arguments.study, [*arguments.overrides, *own]))
+    for one in repeats:
+        shown = Shown()
+        try:
+            results = study.run(
+                one, every_stage=True, progress=Progress() if arguments.quiet else shown
+            )
+        finally:
+            shown.close()
+        print(f"{one.name}: seed {one.settings.seed}, {len(results.stages)} trained stages")
+    if arguments.quiet:
+        return
+    _say(f"\nnext: rcopt front {first.name}\n      rcopt export {first.name} FOLDER")
+    if len(repeats) > 1:
+        _say(f"      rcopt repeats {' '.join(one.name for one in repeats)}")
 
 
 def _worker_options(arguments: argparse.Namespace) -> list[str]:

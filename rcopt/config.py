@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -37,6 +38,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Resolution = Annotated[int, Field(ge=8, le=1024)]
 #: A path, an address or one of a few words.
 Place = Annotated[str, AfterValidator(_without_controls)]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=2, le=65_536)]
+LearningRate = Annotated[float, Field(gt=0, le=100)]
+Momentum = Annotated[float, Field(gt=0, lt=1)]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
+Schedule = Literal["cosine", "onecycle"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class _Section(BaseModel):
@@ -112,29 +122,59 @@ class StageSettings(_Section):
         return dict.fromkeys(self.resolutions, self.backbones)
 
 
-class TrainingSettings(_Section):
-    """The recipe every stage of the study is trained by (`rcopt.training.Recipe`), and where."""
+class RecipeChanges(_Section):
+    """What some stages are trained by instead; see `TrainingSettings.override`."""
 
-    epochs: int = Field(default=16, ge=1, le=10_000)
-    batch_size: int = Field(default=64, ge=2, le=65_536)
-    lr: float = Field(default=0.2, gt=0, le=100)
-    momentum: float = Field(default=0.9, gt=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0, le=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    schedule: Literal["cosine", "onecycle"] = "cosine"
-    warmup: float = Field(default=0.15, ge=0, lt=1)
-    crop_area: float = Field(default=0.35, gt=0, le=1)
+    epochs: Epochs | None = None
+    batch_size: BatchSize | None = None
+    lr: LearningRate | None = None
+    momentum: Momentum | None = None
+    weight_decay: WeightDecay | None = None
+    label_smoothing: ShareBelowOne | None = None
+    schedule: Schedule | None = None
+    warmup: ShareBelowOne | None = None
+    crop_area: ShareAboveZero | None = None
+    flip: bool | None = None
+    progressive: ShareAboveZero | None = None
+    precision: Precision | None = None
+
+
+class TrainingSettings(_Section):
+    """The recipe the stages of the study are trained by (`rcopt.training.Recipe`), and where."""
+
+    epochs: Epochs = 16
+    batch_size: BatchSize = 64
+    lr: LearningRate = 0.2
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 5e-4
+    label_smoothing: ShareBelowOne = 0.1
+    schedule: Schedule = "cosine"
+    warmup: ShareBelowOne = 0.15
+    crop_area: ShareAboveZero = 0.35
     flip: bool = True
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    progressive: ShareAboveZero = 1.0
+    precision: Precision = "auto"
     weights: Place = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
     attempts: int = Field(default=2, ge=1, le=100)
     """How often a stage's training may fail before the search goes on without it."""
+    override: dict[str, RecipeChanges] = Field(default={})
+    """Changes for the stages whose name, ``BACKBONE@RESOLUTION``, a pattern matches: ``*`` is
+    any text, as in ``"mobilenet_v2*"`` and ``"*@32"``. Of two that match, the later one in the
+    file wins where they differ."""
 
-    def recipe(self) -> dict[str, Any]:
-        """Return what belongs in a `rcopt.training.Recipe`."""
-        return self.model_dump(exclude={"weights", "device", "attempts"})
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """Return what belongs in a `rcopt.training.Recipe`.
+
+        Args:
+            stage: Name of the stage, such as ``resnet18@32``.
+        """
+        recipe = self.model_dump(exclude={"weights", "device", "attempts", "override"})
+        for pattern, changes in self.override.items():
+            if fnmatchcase(stage, pattern):
+                recipe |= changes.model_dump(exclude_none=True)
+        return recipe
 
 
 class AnswerSettings(_Section):
@@ -449,6 +489,9 @@ def _short(value: object) -> str:
 def _known_keys(location: Sequence[str]) -> list[str]:
     model: Any = StudySettings
     for part in location:
+        if get_origin(model) is dict:
+            model = get_args(model)[1]
+            continue
         model = model.model_fields[part].annotation
         if get_origin(model) in (Union, UnionType):
             model = next(arg for arg in get_args(model) if issubclass(arg, BaseModel))

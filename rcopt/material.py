@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
@@ -208,6 +209,13 @@ class TrainableStages:
                 table[resolution] = by_depth(tuple(parse(name).name for name in names))
             except InputError as error:
                 raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
+        every = [f"{name}@{resolution}" for resolution in table for name in table[resolution]]
+        for pattern in settings.training.override:
+            if not any(fnmatchcase(name, pattern) for name in every):
+                raise InputError(
+                    f"{study.file.name}: training.override: {pattern!r} matches none of the "
+                    f"stages, which are {', '.join(every)}"
+                )
         self._space = Space(table, settings.stages.optional)
         self._device = known_device("training.device", settings.training.device)
         weights_identity(study)

@@ -23,14 +23,11 @@ from rcopt.intervals import Interval, accuracy_interval
 from rcopt.outcomes import outcomes, split_predictions
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Split
-from rcopt.reproduction import Analysis, reproduce
+from rcopt.reproduction import Analysis, nearest_stages, reproduce
 from rcopt.savings import Saving, savings
 from rcopt.search_history import SearchHistory, search_history
 from rcopt.selection import knee
 from rcopt.threshold_maps import ThresholdMap, threshold_map
-
-#: The cascade of the original report; its stages are taken for its curves where they exist.
-ORIGINAL_STAGES = ("resnet18@32", "resnet34@96", "resnet50@224")
 
 #: How many points of the front the table shows.
 ROWS = 20
@@ -372,9 +369,9 @@ def _trio(
     lines: Sequence[StageLine], featured: OperatingPoint | None, points: Sequence[OperatingPoint]
 ) -> tuple[TrainedStage, ...]:
     """Return the three stages to repeat the original report with, none if there are not three."""
+    if found := nearest_stages([line.trained for line in lines]):
+        return found
     by_name = {line.trained.stage.name: line.trained for line in lines}
-    if all(name in by_name for name in ORIGINAL_STAGES):
-        return tuple(by_name[name] for name in ORIGINAL_STAGES)
     for point in [*([featured] if featured else []), *points[::-1]]:
         if len(point.cascade.stages) == 3:
             return tuple(by_name[stage.name] for stage in point.cascade.stages)

@@ -23,6 +23,9 @@ from rcopt.threshold_grid import Grid, cheapest_pairs, threshold_grid
 
 CostModel = Literal["parameters", "flops"]
 
+#: The cascade of the original report.
+ORIGINAL_STAGES = ("resnet18@32", "resnet34@96", "resnet50@224")
+
 _COARSE_SHAPE, _COARSE_TOLERANCE = (40, 40), 0.001
 _FINE_SHAPE, _FINE_TOLERANCE = (50, 100), 0.0002
 
@@ -110,6 +113,28 @@ class _Reference:
     test_accuracy: float
 
 
+def nearest_stages(stages: Sequence[TrainedStage]) -> tuple[TrainedStage, ...]:
+    """Return the original report's three stages, or those that come nearest to their part.
+
+    These are the ResNets most accurate on validation at the lowest, the middle and the highest
+    resolution; nothing if ResNets are there at fewer than three.
+    """
+    named = {trained.stage.name: trained for trained in stages}
+    if all(name in named for name in ORIGINAL_STAGES):
+        return tuple(named[name] for name in ORIGINAL_STAGES)
+    best: dict[int, TrainedStage] = {}
+    for trained in stages:
+        side = trained.stage.resolution
+        if trained.stage.backbone.startswith("resnet") and (
+            side not in best or _accuracy(trained) > _accuracy(best[side])
+        ):
+            best[side] = trained
+    sides = sorted(best)
+    if len(sides) < 3:
+        return ()
+    return tuple(best[side] for side in (sides[0], sides[(len(sides) - 1) // 2], sides[-1]))
+
+
 def reproduce(
     stages: Sequence[TrainedStage],
     cost_model: CostModel,
@@ -175,6 +200,10 @@ def reproduce(
             for claim in _claim(reference, method, points, test, costs)
         ),
     )
+
+
+def _accuracy(trained: TrainedStage) -> float:
+    return trained.predictions["validation"].accuracy
 
 
 def _answers(stages: Sequence[TrainedStage], split: Literal["validation", "test"]) -> Answers:

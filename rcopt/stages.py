@@ -1,18 +1,19 @@
 """Train a stage once, ever: content key, claim, training, publication."""
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rcopt import tracking
 from rcopt.cascade import Stage
 from rcopt.claims import ClaimLost, Claims
-from rcopt.config import Study, digest
+from rcopt.config import Study, StudySettings, digest
 from rcopt.cost import flops_from_macs
 from rcopt.errors import InputError, WorkError
 from rcopt.patience import Patience
@@ -22,7 +23,9 @@ from rcopt.progress import Progress
 from rcopt.stage_files import save_stage
 
 if TYPE_CHECKING:
+    from rcopt.backbones import Cost
     from rcopt.data import Dataset
+    from rcopt.training import Recipe
 
 #: Raised when training or prediction change so that the same key no longer means the same.
 KEY_VERSION = 1
@@ -61,14 +64,15 @@ def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
     from rcopt.backbones import parse
 
     settings = workshop.study.settings
+    name = parse(backbone).name
     return digest(
         {
             "version": KEY_VERSION,
             "data": workshop.dataset.digest,
             "splits": workshop.dataset.split_digest,
             "resolution": resolution,
-            "backbone": parse(backbone).name,
-            "recipe": settings.training.recipe(),
+            "backbone": name,
+            "recipe": settings.training.recipe(f"{name}@{resolution}"),
             "weights": weights_identity(workshop.study),
             "seed": settings.seed,
         }
@@ -161,15 +165,15 @@ def _make(
 
     settings = workshop.study.settings
     dataset, progress = workshop.dataset, workshop.progress
-    recipe = Recipe(**settings.training.recipe())
     n_classes = len(dataset.classes)
     model = build(backbone, n_classes, weights=_weights(workshop.study), seed=settings.seed)
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
+    recipe = Recipe(**settings.training.recipe(stage.name))
     checkpoint = _checkpoint(workshop, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     patient, tracker = workshop.patience, workshop.tracker
-    run_id = patient(tracker.start_stage, run, key, stage, _params(settings, cost))
+    run_id = patient(tracker.start_stage, run, key, stage, _params(settings, recipe, cost))
     try:
         seconds = _seconds_before(checkpoint)
         parts = 1
@@ -217,7 +221,7 @@ def _make(
             macs=cost.macs,
             parameters=cost.parameters,
             seconds=seconds,
-            details=_details(workshop, recipe.epochs, seconds),
+            details=_details(workshop, recipe, seconds),
         )
         # Named after the stage, so that what a killed process leaves here is found and removed.
         folder = checkpoint.with_suffix(".files")
@@ -258,16 +262,17 @@ def _make(
     return published
 
 
-def _params(settings: Any, cost: Any) -> Mapping[str, object]:
+def _params(settings: StudySettings, recipe: "Recipe", cost: "Cost") -> Mapping[str, object]:
     return {
-        **settings.training.model_dump(exclude={"device", "attempts"}),
+        **asdict(recipe),
+        "weights": settings.training.weights,
         "seed": settings.seed,
         "macs": cost.macs,
         "parameters": cost.parameters,
     }
 
 
-def _details(workshop: Workshop, epochs: int, seconds: float) -> Mapping[str, str]:
+def _details(workshop: Workshop, recipe: "Recipe", seconds: float) -> Mapping[str, str]:
     import platform
 
     import torch
@@ -283,7 +288,10 @@ def _details(workshop: Workshop, epochs: int, seconds: float) -> Mapping[str, st
         "hardware": hardware,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "epochs": str(epochs),
+        "recipe": json.dumps(asdict(recipe)),
+        "weights": weights_identity(workshop.study),
+        "seed": str(workshop.study.settings.seed),
+        "epochs": str(recipe.epochs),
         "seconds": f"{seconds:.1f}",
         "data": workshop.dataset.name,
         "data_digest": workshop.dataset.digest,

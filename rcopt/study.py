@@ -42,6 +42,7 @@ def run(
     *,
     trials: int | None = None,
     retry_failed: bool = False,
+    every_stage: bool = False,
     progress: Progress | None = None,
 ) -> Results:
     """Start, continue, extend or join a study until it has its number of trials.
@@ -51,6 +52,8 @@ def run(
         trials: The study's total of sampled trials, over all workers and restarts; the file's
             if None.
         retry_failed: Whether stages that were given up are tried again.
+        every_stage: Train all stages of the space first, cheapest first, whether or not a trial
+            will ask for them.
         progress: Shows what goes on; nothing by default.
 
     Returns:
@@ -58,7 +61,8 @@ def run(
 
     Raises:
         InputError: If the file, the data or the store cannot be used.
-        WorkError: If no cascade could be evaluated, or a server stayed away for too long.
+        WorkError: If no cascade could be evaluated, or a server stayed away for too long; with
+            ``every_stage`` also if a stage could not be trained, when all else is done.
         KeyboardInterrupt: If interrupted; the same call goes on from there.
     """
     progress = progress or Progress()
@@ -84,8 +88,11 @@ def run(
                 runner = _Runner(
                     study, tracker, study_run, material, stored, times, place, patient, progress
                 )
-                results = runner.run(trials or settings.search.trials)
-                return visit.finish(runner.report) or results
+                results = runner.run(trials or settings.search.trials, every_stage=every_stage)
+                results = visit.finish(runner.report) or results
+    if every_stage and runner.failed:
+        raise WorkError(f"not every stage could be trained: {runner.failed}")
+    return results
 
 
 def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
@@ -159,12 +166,19 @@ class _Runner:
             ),
         )
 
-    def run(self, total: int) -> Results:
+    @property
+    def failed(self) -> str:
+        """The stages that could not be trained, and why; empty if there are none."""
+        return "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
+
+    def run(self, total: int, *, every_stage: bool) -> Results:
         self._patient(self._catch_up)
         with self._log() as log:
             # While others are at it, what MLflow lacks may be on its way; the last one looks.
             if not self._patient(self._place.others):
                 self._patient(self._backfill, log)
+            if every_stage:
+                self._patient(self._train_all, log)
             while (done := self._patient(self._stored.count_sampled)) < total:
                 self._progress.count("trials", done, total, self._detail())
                 # Whatever an outage undid is proposed or added again.
@@ -277,9 +291,27 @@ class _Runner:
             number = add(self._sampler.finished(proposal, point))
         self._sampler.stored(number)
         self._hand_over(log, replace(point, trial=number))
+        self._tell(log)
+
+    def _train_all(self, log: tracking.CascadeLog) -> None:
+        """Have every stage of the space; the search then only has to combine them."""
+        costs = self._material.costs
+        while left := [key for key in costs if key not in self._pool.keys() | self._failed.keys()]:
+            self._progress.count("stages", len(costs) - len(left), len(costs))
+            # The cheapest that no other worker is training.
+            for key in sorted(left, key=lambda key: costs[key].flops):
+                if self._adopt(key, wait=False) or key in self._failed:
+                    self._tell(log)
+                    break
+            else:
+                self._wait_for_others()
+        self._progress.count("stages", len(costs), len(costs))
+
+    def _tell(self, log: tracking.CascadeLog) -> None:
+        """Let the study, its log and other commands know what a new stage brought."""
         for exact in self._add_exact():
             self._hand_over(log, exact)
-        if len(self._pool) > self._saved_stages:
+        if len(self._pool) > self._saved_stages and self._points():
             # `rcopt front` and `rcopt status` show what is known while the search goes on.
             self._save(self._current())
             self._saved_stages = len(self._pool)
@@ -292,13 +324,15 @@ class _Runner:
         except LookupError:
             pass
         if not self._busy:
-            reasons = "; ".join(f"{b}@{r}: {why}" for (r, b), why in self._failed.items())
-            raise WorkError(f"no cascade is left to evaluate: {reasons}")
+            raise WorkError(f"no cascade is left to evaluate: {self.failed}")
+        self._wait_for_others()
+        return None
+
+    def _wait_for_others(self) -> None:
         if not self._told_waiting:
             self._told_waiting = True
             self._progress.note("all that is left to train is being trained by others; waiting")
         time.sleep(POLL)
-        return None
 
     def _feasible(self) -> bool:
         """Return whether any cascade is left that needs no failed and no busy stage."""

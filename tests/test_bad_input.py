@@ -195,6 +195,10 @@ def test_a_study_that_was_not_run_has_nothing_to_show(
             "stages.backbones=['resnet19']",
             "stages.backbones: unknown backbone 'resnet19'; did you mean 'resnet18'?",
         ),
+        (
+            "training.override={'mobilnet*' = {lr = 0.1}}",
+            "training.override: 'mobilnet*' matches none of the stages, which are mobilenet_v2-",
+        ),
         ("training.device=tpu", "training.device: 'tpu' is no device; use auto, cpu, cuda:0"),
         ("training.weights=nothing.safetensors", "training.weights: "),
         ("tracking.uri=postgresql://x", "tracking.uri: expected sqlite:///PATH or http(s)://"),

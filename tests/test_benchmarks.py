@@ -10,9 +10,21 @@ from simulated import simulated_stages
 
 from benchmarks import __main__ as everything
 from benchmarks.answers import RULES, fronts_of, name, top_stage, worth
+from benchmarks.ingredients import (
+    LOSSES,
+    headline,
+    measure,
+    oracle,
+    print_headline,
+    print_table,
+    stages_to_goal,
+)
+from benchmarks.original import print_reproduction, reproduction
 from benchmarks.pools import Pool, StageKey, simulated
-from benchmarks.samplers import GOAL, ORDERS, compare, draw, print_table
+from benchmarks.samplers import GOAL, ORDERS, compare, draw
+from benchmarks.samplers import print_table as print_samplers
 from benchmarks.searches import Scale, evaluate_proposal, propose, search, told_trial
+from benchmarks.variants import GRID, Variant, grid_front, variants
 from rcopt.answers import AnswerRule
 from rcopt.cascade import evaluate
 from rcopt.outcomes import outcomes
@@ -160,7 +172,7 @@ def test_comparison_holds_every_arm_and_can_be_written_drawn_and_printed(
         assert len(arm["by_stage"]["median"]) == 4
         assert arm["trials"] == ([1, 2, 3, 5, 10] if arm["sampler"] == "random" else [1, 2, 3, 5])
     draw(arms, {"tiny": result["baselines"]})
-    print_table("tiny", arms, result["baselines"])
+    print_samplers("tiny", arms, result["baselines"])
     assert "greedy in hindsight" in capsys.readouterr().out
 
 
@@ -212,6 +224,122 @@ def test_the_top_stage_is_chosen_on_validation_whatever_test_says(
         )
     ]
     assert top_stage(swapped).stage == top.stage
+
+
+def test_a_grid_is_never_better_than_the_exact_front(stages: list[TrainedStage]) -> None:
+    exact = study_front(stages)
+    cost = np.array([point.validation.mean_flops for point in exact])
+    accuracy = np.array([point.validation.accuracy for point in exact])
+    grid = grid_front(stages)
+    assert max(len(point.cascade.stages) for point in grid) == 3
+    allowed = set(np.linspace(0, 1, GRID).tolist())
+    for point in grid:
+        assert set(point.cascade.thresholds) <= allowed
+        (outcome,) = outcomes([point.cascade], stages, "validation")
+        assert outcome.evaluation == point.validation
+        affordable = accuracy[cost <= point.validation.mean_flops]
+        assert affordable[-1] >= point.validation.accuracy
+
+
+def test_no_variant_beats_everything_where_it_was_chosen(stages: list[TrainedStage]) -> None:
+    chosen = list(variants(stages))
+    assert chosen[0].points == study_front(stages).points
+    assert len({variant.name for variant in chosen}) == len(chosen) == 12
+    found = measure(chosen, stages, np.random.default_rng(0), resamples=20)
+    first = found[0]
+    assert (first.difference.estimate, first.difference.low, first.difference.high) == (0, 0, 0)
+    by_name = {one.name: one for one in found}
+    for name_ in ("without 32 pixels", "without 96 pixels", "no resolution skipped"):
+        assert by_name[name_].validation <= first.validation
+    for one in found:
+        assert one.difference.estimate == pytest.approx(one.test - first.test)
+    assert by_name["random exits"].test < first.test
+    assert by_name["resnet18 alone"].budget is not None
+    print_table(found)
+
+
+def test_a_choice_is_what_the_cascade_does_on_test(stages: list[TrainedStage]) -> None:
+    (everything_,) = measure(
+        [Variant("everything", study_front(stages).points)],
+        stages,
+        np.random.default_rng(0),
+        resamples=20,
+    )
+    top = top_stage(stages)
+    for choice, loss in zip(everything_.losses, LOSSES, strict=True):
+        assert choice.validation >= top.predictions["validation"].accuracy - loss - 1e-9
+        point = next(p for p in study_front(stages) if str(p.cascade) == choice.cascade)
+        (outcome,) = outcomes([point.cascade], stages, "test")
+        assert choice.accuracy == pytest.approx(outcome.evaluation.accuracy)
+        assert choice.times.estimate == pytest.approx(
+            top.stage.flops / outcome.evaluation.mean_flops
+        )
+        change = outcome.evaluation.accuracy - top.predictions["test"].accuracy
+        assert choice.change.estimate == pytest.approx(change)
+        assert choice.times.low <= choice.times.estimate <= choice.times.high
+
+
+def test_without_anything_affordable_there_is_no_choice_within_the_budget(
+    stages: list[TrainedStage],
+) -> None:
+    top = top_stage(stages)
+    (worth_,) = measure(
+        [Variant("top", study_front([top]).points)], stages, np.random.default_rng(0), resamples=5
+    )
+    assert worth_.budget is None
+    assert [choice.times.estimate for choice in worth_.losses] == pytest.approx([1, 1])
+    assert [choice.change.estimate for choice in worth_.losses] == pytest.approx([0, 0])
+    print_table([worth_])
+
+
+def test_an_oracle_gains_and_chance_loses(stages: list[TrainedStage]) -> None:
+    for one in oracle(stages):
+        assert one["times_at_accuracy"] > 1
+        assert one["random_accuracy"] < one["accuracy"] < one["accuracy_at_flops"]
+        assert one["accuracy_at_flops"] <= one["accuracy_at_most"]
+
+
+def test_stages_are_counted_until_the_goal(pool: Pool) -> None:
+    counts = stages_to_goal(pool, seeds=2)
+    assert counts["all"] == [15]
+    assert {len(counts[sampler]) for sampler in ("tpe", "random", "nsga2")} == {2}
+    for found in counts.values():
+        assert all(1 <= count <= 15 for count in found)
+    assert counts["greedy in hindsight"][0] <= min(counts["tpe"])
+
+
+def test_the_headline_is_told_with_its_intervals(
+    stages: list[TrainedStage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = headline(stages, np.random.default_rng(0), resamples=10)
+    assert [one["loss"] for one in found] == list(LOSSES)
+    print_headline(
+        {
+            "pool": "tiny",
+            "images": {},
+            "stages": [],
+            "top": "top",
+            "headline": found,
+            "oracle": oracle(stages),
+            "stages_to_goal": {"all": [3]},
+        }
+    )
+    out = capsys.readouterr().out
+    assert f"{found[0]['times']['estimate']:.2f}x" in out
+
+
+def test_the_reports_analysis_is_told_under_both_cost_models(
+    stages: list[TrainedStage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduction(stages[:2]) == {}
+    found = reproduction(stages)
+    assert found["stages"] == ["resnet18@32", "resnet34@96", "resnet50@224"]
+    json.dumps(found)
+    assert found["flops"]["table"][2]["share"] == 1
+    exact = [c for c in found["flops"]["claims"] if c["method"] == "exact" and c["drop"] == 0]
+    assert all(claim["times"] >= 1 for claim in exact)
+    print_reproduction(found)
+    assert "against resnet50@224, 1 points less, exact" in capsys.readouterr().out
 
 
 def test_a_missed_goal_is_marked_and_a_met_one_is_not() -> None:

@@ -32,6 +32,7 @@ from torch.nn import functional
 import rcopt
 from rcopt import backbones, training
 from rcopt.cli import main
+from rcopt.stage_files import load_stage
 
 pytest_plugins = ["tracking_fixtures"]
 # The first test to run makes the study that most others look at.
@@ -307,6 +308,41 @@ def test_another_recipe_trains_anew(copied: Path, tmp_path: Path) -> None:
     overrides = ["--set", "name=other", "--set", "training.lr=0.01", "--set", "search.trials=1"]
     finished = command(copied, tmp_path, "run", "tiny", *overrides)
     assert "train mobilenet_v2" in finished.err
+
+
+def test_train_has_every_stage_for_every_seed_and_the_results_compose(
+    store_template: Path, tmp_path: Path
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    one_trial = ["--set", "search.trials=1", "--set", "training.epochs=1"]
+    one_trial += ["--set", "training.override={'*@16' = {lr = 0.03}}"]
+    finished = command(project, tmp_path, "train", "tiny", "--seeds", "2", *one_trial)
+    assert finished.out.splitlines() == [
+        "tiny: seed 0, 4 trained stages",
+        "tiny-1: seed 1, 4 trained stages",
+    ]
+    assert "rcopt repeats tiny tiny-1" in finished.err
+    assert statuses(project, "stage") == {"FINISHED": 8}
+    for name in ("tiny", "tiny-1"):
+        command(project, tmp_path, "export", name, f"stages-{name}")
+        stages = [load_stage(path) for path in (project / f"stages-{name}").iterdir()]
+        assert len(stages) == 4
+        for trained in stages:
+            recipe = json.loads(trained.details["recipe"])
+            assert recipe["lr"] == (0.03 if trained.stage.resolution == 16 else 0.05)
+            assert recipe["epochs"] == 1
+            assert trained.details["seed"] == ("1" if name == "tiny-1" else "0")
+    rates = {(r.params["resolution"], r.params["lr"]) for r in runs_of(project, "stage")}
+    assert rates == {("8", "0.05"), ("16", "0.03")}
+    assert command(project, tmp_path, "repeats", "tiny", "tiny-1").out
+    again = command(project, tmp_path, "train", "tiny", "--seeds", "2", *one_trial)
+    assert again.out == finished.out
+    assert statuses(project, "stage") == {"FINISHED": 8}
+    # Only what an override names is trained anew.
+    one_trial[-1] = "training.override={'*@16' = {lr = 0.02}}"
+    command(project, tmp_path, "train", "tiny", "--set", "name=other", *one_trial)
+    assert sum("rcopt.reused_from" in r.tags for r in runs_of(project, "stage")) == 2
+    assert statuses(project, "stage") == {"FINISHED": 12}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import os
 import string
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rcopt.config import (
     DataSettings,
+    RecipeChanges,
     SearchSettings,
     StageSettings,
     Study,
@@ -23,6 +25,7 @@ from rcopt.config import (
 )
 from rcopt.errors import InputError
 from rcopt.redaction import has_login
+from rcopt.training import Recipe
 
 MINIMAL = '[stages]\nresolutions = [16, 32]\nbackbones = ["resnet18"]\n'
 
@@ -153,6 +156,14 @@ def test_an_sqlite_file_of_trials_belongs_to_the_project(
             "[training]\nepoch = 3",
             "training.epoch: unknown key; the nearest known one is 'epochs'",
         ),
+        (
+            "[training.override.'mobilenet*']\nepoch = 3",
+            "training.override.mobilenet*.epoch: unknown key; the nearest known one is 'epochs'",
+        ),
+        (
+            "[training.override.'*']\ndevice = 'cpu'",
+            "training.override.*.device: unknown key; the nearest known one is",
+        ),
         ("[search]\ntrails = 3", "search.trails: unknown key; the nearest known one is 'trials'"),
         ("[data]\nvalid = 0.5", "data.valid: unknown key; the nearest known one is 'validation'"),
         ("[answers]\nmean = 1", "answers.mean: unknown key; the nearest known one is"),
@@ -196,6 +207,8 @@ def test_an_unknown_key_is_named_first_whatever_else_is_wrong(project: Path) -> 
         ("[training]\nepochs = 1.5", "training.epochs: expected a valid integer, got 1.5"),
         ("[training]\nlr = 0", "training.lr: expected greater than 0, got 0"),
         ("[training]\nlr = inf", "training.lr: expected"),
+        ("[training.override]\nlr = 1", "training.override.lr: expected a section"),
+        ("[training.override.'*']\nlr = 0", "training.override.*.lr: expected greater than 0"),
         ("[training]\nflip = 1", "training.flip: expected a valid boolean, got 1"),
         ("[training]\nflip = 'yes'", "training.flip: expected a valid boolean, got 'yes'"),
         ("[training]\nschedule = 'x'", "training.schedule: expected 'cosine' or 'onecycle'"),
@@ -369,6 +382,40 @@ def test_a_home_folder_that_does_not_exist_is_named(project: Path) -> None:
         load_study("~nobody-at-all/x.toml")
 
 
+# --- recipes ---
+
+
+def test_an_override_changes_what_it_names_for_the_stages_it_matches() -> None:
+    training = TrainingSettings(
+        lr=0.2,
+        epochs=10,
+        override={
+            "mobilenet_v2*": RecipeChanges(lr=0.05, flip=False),
+            "*@32": RecipeChanges(epochs=50),
+        },
+    )
+    plain = training.recipe("resnet18@64")
+    assert plain == TrainingSettings(lr=0.2, epochs=10).recipe("resnet18@64")
+    assert training.recipe("resnet18@32") == plain | {"epochs": 50}
+    assert training.recipe("mobilenet_v2-0.5@64") == plain | {"lr": 0.05, "flip": False}
+    assert training.recipe("mobilenet_v2@32") == plain | {"lr": 0.05, "flip": False, "epochs": 50}
+
+
+def test_of_two_overrides_the_later_one_in_the_file_wins(project: Path) -> None:
+    for first, second, lr in (("*", "resnet18@*", 0.2), ("resnet18@*", "*", 0.1)):
+        values = {"*": 0.1, "resnet18@*": 0.2}
+        text = "".join(
+            f"[training.override.'{pattern}']\nlr = {values[pattern]}\n"
+            for pattern in (first, second)
+        )
+        assert settings_of(MINIMAL + text, project).training.recipe("resnet18@8")["lr"] == lr
+
+
+def test_every_part_of_a_recipe_can_be_overridden() -> None:
+    assert set(RecipeChanges.model_fields) == set(TrainingSettings().recipe("resnet18@8"))
+    assert set(RecipeChanges.model_fields) == {field.name for field in fields(Recipe)}
+
+
 # --- what is written down ---
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -379,6 +426,12 @@ names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
 shares = st.floats(0.01, 0.33)
 resolution_sets = st.sets(st.integers(8, 1024), min_size=1, max_size=4)
 backbone_lists = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
+recipe_changes = st.builds(
+    RecipeChanges,
+    epochs=st.none() | st.integers(1, 10_000),
+    flip=st.none() | st.booleans(),
+    schedule=st.sampled_from([None, "cosine", "onecycle"]),
+)
 
 
 @st.composite
@@ -401,7 +454,10 @@ def studies(draw: st.DrawFn) -> StudySettings:
             resolutions=resolutions, backbones=backbones, optional=draw(st.booleans())
         ),
         training=TrainingSettings(
-            lr=draw(st.floats(1e-9, 100)), weight_decay=draw(st.floats(0, 1)), weights=draw(places)
+            lr=draw(st.floats(1e-9, 100)),
+            weight_decay=draw(st.floats(0, 1)),
+            weights=draw(places),
+            override=draw(st.dictionaries(texts, recipe_changes, max_size=2)),
         ),
         search=SearchSettings(trials=draw(st.integers(1, 10**6)), storage=draw(places)),
         tracking=TrackingSettings(uri=draw(places)),
@@ -462,6 +518,7 @@ def test_identity_holds_what_changes_the_numbers_and_nothing_else(project: Path)
         "stages.optional=false",
         "stages.resolutions=[16, 24]",
         "answers.average=true",
+        "training.override={'*@16' = {lr = 0.3}}",
     ):
         overrides = [override, "data.test=0.4"]
         free = identity(load_study("mine", ["data.test=0.4"]).settings)

@@ -9,7 +9,7 @@ from rcopt.cost import parameter_cost
 from rcopt.fronts import threshold_front
 from rcopt.original_report import DROPS, ORIGINAL, REPORT_WINDOW
 from rcopt.pool import TrainedStage
-from rcopt.reproduction import Analysis, CostModel, reproduce
+from rcopt.reproduction import Analysis, CostModel, nearest_stages, reproduce
 
 PARAMETERS = (11_690_000, 21_800_000, 25_560_000)
 
@@ -32,6 +32,29 @@ def test_the_cost_models_are_scaled_parameters_and_measured_flops() -> None:
     assert reproduce(stages, "parameters").costs == tuple(scaled)
     assert reproduce(stages, "flops").costs == tuple(s.stage.flops for s in stages)
     assert [round(cost / 1e6, 2) for cost in scaled] == [0.24, 4.00, 25.56]  # table 2.1
+
+
+def test_the_nearest_stages_are_the_reports_own_or_play_their_part() -> None:
+    stages = _stages()
+    assert nearest_stages(stages[::-1]) == tuple(stages)
+    places = [
+        (32, "resnet18"),
+        (64, "resnet18"),
+        (96, "resnet18"),
+        (96, "resnet34"),
+        (64, "mobilenet_v2"),
+        (128, "resnet18"),
+    ]
+    drawn = [*stages, stages[0], stages[2], stages[0]]
+    others = [
+        replace(one, stage=replace(one.stage, resolution=side, backbone=backbone))
+        for one, (side, backbone) in zip(drawn, places, strict=True)
+    ]
+    # Of two ResNets at 96 pixels the better one; the MobileNet is not asked.
+    assert nearest_stages(others[:5]) == tuple(others[:3])
+    # Of four resolutions the lower of the two in the middle.
+    assert nearest_stages(others) == (others[0], others[1], others[5])
+    assert nearest_stages(others[:2]) == ()
 
 
 def test_grids_have_the_reports_shape_and_begin_at_stage_0(analysis: Analysis) -> None:

@@ -38,13 +38,13 @@ NewStudy = Callable[..., Study]
 
 
 class InterruptAt(Progress):
-    """Interrupts, as Ctrl-C does, when so many trials are done."""
+    """Interrupts, as Ctrl-C does, when so many trials (or stages) are done."""
 
-    def __init__(self, trials: int) -> None:
-        self._trials = trials
+    def __init__(self, done: int, what: str = "trials") -> None:
+        self._done, self._what = done, what
 
     def count(self, what: str, done: int, total: int, detail: str = "") -> None:
-        if what == "trials" and done == self._trials:
+        if what == self._what and done == self._done:
             raise KeyboardInterrupt
 
 
@@ -438,3 +438,45 @@ def test_a_study_of_which_every_stage_fails_says_why(
         run(study)
     assert "\n" not in str(no.value)
     assert statuses(study.project, "study") == {"FAILED": 1}
+
+
+# --- every stage ---
+
+
+@pytest.mark.parametrize("overrides", [(), ("search.exact_trials=0",), ("search.exact=false",)])
+def test_every_stage_is_had_whatever_the_trials_ask_for(
+    new_study: NewStudy, overrides: tuple[str, ...]
+) -> None:
+    everything = ["resnet18@32", "resnet34@96", "resnet50@224"]
+    few = run(new_study(*overrides), trials=1)
+    assert len(few.stages) < 3
+    study = new_study(*overrides)
+    results = run(study, trials=1, every_stage=True)
+    assert [s.stage.name for s in results.stages] == everything
+    assert results.sampled == 1
+    assert statuses(study.project, "stage") == {"FINISHED": 3}
+    tracker = open_tracker(study.settings.tracking.uri, study.project)
+    assert [t.stage.name for t in trained_stages(study, tracker)] == everything
+
+
+def test_having_every_stage_can_be_interrupted_and_continued(new_study: NewStudy) -> None:
+    undisturbed, stopped = new_study(), new_study()
+    run(undisturbed, every_stage=True)
+    for stages in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, every_stage=True, progress=InterruptAt(stages, "stages"))
+        assert len(front(stopped)) > 0
+    run(stopped, every_stage=True)
+    assert outcome(stopped) == outcome(undisturbed)
+    assert statuses(stopped.project, "study") == {"FINISHED": 1}
+
+
+def test_a_stage_that_cannot_be_had_is_told_when_all_else_is_done(
+    new_study: NewStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study()
+    failing(monkeypatch, (32, "resnet18"))
+    with pytest.raises(WorkError, match=r"not every stage .*resnet18@32: training diverged at 32"):
+        run(study, every_stage=True)
+    assert len(front(study)) > 0
+    assert sources(study)["sampled"] == 8

@@ -281,29 +281,62 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(
     assert training._lr(replace(recipe, warmup=0.0), 0, 400) == pytest.approx(0.4, rel=0.01)
 
 
+def test_a_progressive_training_grows_to_its_resolution_and_stays_there() -> None:
+    recipe = replace(RECIPE, epochs=12, progressive=0.5)
+    sides = [training._side(recipe, epoch, 96) for epoch in range(12)]
+    assert sides == [56, 56, 64, 72, 72, 80, 88, 88, 96, 96, 96, 96]
+    assert {training._side(replace(recipe, progressive=1.0), e, 100) for e in range(12)} == {100}
+    for epochs in (1, 2, 3, 50):
+        for resolution in (8, 30, 100):
+            sides = [
+                training._side(replace(recipe, epochs=epochs, progressive=0.01), e, resolution)
+                for e in range(epochs)
+            ]
+            assert sides == sorted(sides)
+            assert sides[-1] == resolution
+            assert sides[0] >= 8
+
+
+def test_a_progressive_training_shows_the_model_what_it_should_and_resumes(tmp_path: Path) -> None:
+    squares, recipe = coloured_squares(), replace(RECIPE, epochs=4, progressive=0.3)
+    seen: list[int] = []
+    whole = small_model()
+    whole.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[3]))
+    for record in train(whole, squares, 24, recipe, seed=0):
+        assert set(seen) == {training._side(recipe, record.epoch - 1, 24)}
+        seen.clear()
+    checkpoint = tmp_path / "state"
+    first = train(small_model(), squares, 24, recipe, seed=0, checkpoint=checkpoint)
+    next(first)
+    first.close()  # type: ignore[attr-defined]
+    resumed = small_model(seed=9)
+    list(train(resumed, squares, 24, recipe, seed=0, checkpoint=checkpoint))
+    assert same(whole, resumed)
+
+
 def test_every_epoch_draws_whole_batches_of_different_images() -> None:
     squares = coloured_squares()
-    batches = training._Batches(squares, 8, replace(RECIPE, batch_size=20), CPU)
+    batches = training._Batches(squares, replace(RECIPE, batch_size=20), CPU)
     assert (batches.steps, batches.size) == (2, 20)
-    one, two = (list(batches.epoch(0, epoch)) for epoch in (0, 1))
+    one, two = (list(batches.epoch(0, epoch, 8)) for epoch in (0, 1))
     assert [len(labels) for _, labels in one] == [20, 20]
     assert not torch.equal(one[0][0], two[0][0])
-    assert torch.equal(one[0][0], next(batches.epoch(0, 0))[0])
+    assert torch.equal(one[0][0], next(batches.epoch(0, 0, 8))[0])
 
 
 def test_batches_pair_images_with_their_labels() -> None:
     squares = coloured_squares()
-    batches = training._Batches(squares, 8, RECIPE, CPU)
-    for inputs, labels in batches.epoch(0, 0):
+    batches = training._Batches(squares, RECIPE, CPU)
+    for inputs, labels in batches.epoch(0, 0, 8):
         assert torch.equal(inputs.mean(dim=(2, 3)).argmax(dim=1), labels)
 
 
 def test_the_device_route_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     squares = coloured_squares()
-    on_cpu = training._Batches(squares, 8, RECIPE, CPU)
-    resident = training._Batches(squares, 8, RECIPE, CPU)
+    on_cpu = training._Batches(squares, RECIPE, CPU)
+    resident = training._Batches(squares, RECIPE, CPU)
     resident._resident = torch.from_numpy(squares.base[squares.splits["train"]])
-    pairs = zip(on_cpu.epoch(0, 0), resident.epoch(0, 0), strict=True)
+    pairs = zip(on_cpu.epoch(0, 0, 8), resident.epoch(0, 0, 8), strict=True)
     for (inputs, labels), (other_inputs, other_labels) in pairs:
         assert torch.equal(labels, other_labels)
         assert (inputs - other_inputs).abs().max() < 1.01 / 57
@@ -336,6 +369,8 @@ def test_train_refuses_bad_arguments_at_once() -> None:
         {"label_smoothing": 1.0},
         {"warmup": 1.0},
         {"crop_area": 0.0},
+        {"progressive": 0.0},
+        {"progressive": 1.5},
         {"schedule": "step"},
     ],
 )
