@@ -204,14 +204,6 @@ class SearchSettings(_Section):
     patience: float = Field(default=3600.0, ge=0)
     """Longest outage of PostgreSQL or the MLflow server that is waited for, in seconds."""
 
-
-class LatencySettings(_Section):
-    """How each stage's time is measured where the cost is ``latency``."""
-
-    device: str = "cpu"
-    batch_size: int = Field(default=1, ge=1, le=4096)
-    """Images per call; with 1 a cascade's mean time is the time that an image waits."""
-
     @field_validator("storage")
     @classmethod
     def _check_storage(cls, storage: str) -> str:
@@ -222,6 +214,14 @@ class LatencySettings(_Section):
                 "(default ~/.pgpass)"
             )
         return storage
+
+
+class LatencySettings(_Section):
+    """How each stage's time is measured where the cost is ``latency``."""
+
+    device: str = "cpu"
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    """Images per call; with 1 a cascade's mean time is the time that an image waits."""
 
 
 class TrackingSettings(_Section):
