@@ -302,4 +302,10 @@ def _load_initial(
             f"weights: {weights} does not fit {backbone.name} (first at {first!r}); give the "
             "weights of the same backbone"
         )
-    model.load_state_dict(fitting, strict=False)
+    try:
+        model.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"weights: {weights} cannot be copied into {backbone.name} "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from None

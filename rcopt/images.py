@@ -47,14 +47,15 @@ def decode(file: Path | bytes | bytearray | memoryview, side: int, name: str) ->
         InputError: If it is not an image, is damaged or truncated, or is larger than
             `MAX_PIXELS`.
     """
-    source = file if isinstance(file, Path) else io.BytesIO(file)
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():
             # Opening a pipe would wait for ever.
             raise InputError(
                 f"{name}: not an ordinary file but a folder, a pipe or a device; remove it"
             )
-        with _quiet_pillow(), Image.open(source, formats=_formats()) as image:
+        # Opened here, for Pillow leaves the file of some damaged pictures open.
+        opened = file.open("rb") if isinstance(file, Path) else io.BytesIO(file)
+        with _quiet_pillow(), opened, Image.open(opened, formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(name, f"{image.width} x {image.height} pixels")
             image.load()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -25,6 +24,7 @@ from rcopt.progress import Progress
 from rcopt.search import Space
 from rcopt.stage_files import load_stage, save_stage
 from rcopt.stages import Origin, Workshop, claim_name, obtain_stage, weights_identity
+from rcopt.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rcopt.data import Dataset
@@ -366,14 +366,8 @@ def _count(
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Other workers may be at the same; each writes a file of its own and renames it.
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            kept = {"sha256": digest(known), "macs": known}
-            partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        kept = {"sha256": digest(known), "macs": known}
+        write_whole(path, json.dumps(kept, indent=1).encode())
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
 
 

@@ -1,7 +1,6 @@
 """A trained stage's predictions as one file: safetensors, no pickle, readable anywhere."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from rcopt.digests import tensors_digest
 from rcopt.errors import DAMAGE, InputError
 from rcopt.pool import TrainedStage
 from rcopt.predictions import Predictions, Split
+from rcopt.whole_files import write_whole
 
 FORMAT = "rcopt-stage-1"
 
@@ -48,13 +48,8 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
     }
     text = json.dumps(header)
     metadata = {"format": FORMAT, "stage": text, "sha256": tensors_digest(tensors, text)}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        # As bytes: safetensors' own files are readable by their owner alone.
-        partial.write_bytes(save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # As bytes: safetensors' own files are readable by their owner alone.
+    write_whole(path, save(tensors, metadata))
 
 
 def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:

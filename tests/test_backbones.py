@@ -127,6 +127,11 @@ def test_weights_that_do_not_exist_fit_or_load_are_refused(tmp_path: Path) -> No
     torch.save({"epoch": 3}, tmp_path / "odd.pth")
     with pytest.raises(InputError, match="must hold a state dict"):
         build("resnet18", 3, weights=tmp_path / "odd.pth")
+    state = build("mobilenet_v2-0.1", 3).state_dict()
+    state["features.0.1.num_batches_tracked"] = torch.tensor(1j)
+    torch.save(state, tmp_path / "complex.pth")
+    with pytest.raises(InputError, match=r"cannot be copied into mobilenet_v2-0\.1"):
+        build("mobilenet_v2-0.1", 3, weights=tmp_path / "complex.pth")
 
 
 def test_pickled_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:

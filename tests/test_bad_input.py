@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from study_helpers import (
     store_predictions,
     stored_runs,
     trials_of,
+    without_run_ids,
     write_study,
 )
 from tracking_helpers import free_port
 
 from rcopt.cli import main
+from rcopt.errors import WorkError
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -597,6 +600,56 @@ def test_a_damaged_stage_in_the_store_is_told_and_made_again(trained: Path) -> N
     assert trials_of(trained) == trials
 
 
+def test_damaged_weights_are_named_and_made_again(trained: Path) -> None:
+    register = ("select", "tiny", "--min-accuracy", "0", "--register", "m")
+    before = {run.run_id for run in runs_of(trained, "stage")}
+    artifacts = trained / "mlruns" / "artifacts" / "tiny"
+    for run_id in before:
+        path = artifacts / run_id / "artifacts" / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[:-8])
+    # The predictions are sound, so all that needs no weights still works.
+    assert run_in(trained, "front", "tiny").code == 0
+    refused = run_in(trained, *register)
+    assert refused.code == 2
+    (line,) = refused.err.splitlines()
+    assert "weights.safetensors: damaged, its sha256 is not the one its run" in line
+    assert "; 'rcopt run tiny' trains mobilenet_v2-0.1@" in line
+    assert line.endswith(" again, then repeat this")
+    assert run_in(trained, "run", "tiny", "--quiet").code == 0
+    done = run_in(trained, *register)
+    assert done.code == 0, done.err
+    picture = str(next((trained / "images" / "val" / "disc").iterdir()))
+    assert run_in(trained, "predict", "m", picture).code == 0
+    made = {run.run_id for run in runs_of(trained, "stage", "FINISHED")} - before
+    assert len(made) == 1
+
+
+def test_a_damaged_checkpoint_is_told_and_the_training_starts_over(
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise WorkError("stopped here")
+
+    one = ("--set", "stages.resolutions=[8]", "--set", "stages.backbones=['mobilenet_v2-0.1']")
+    with monkeypatch.context() as patch:
+        patch.setattr("rcopt.training.predict", fail)
+        assert main(["run", "tiny", "--quiet", *one]) == 1
+        assert "stopped here" in capsys.readouterr().err
+    (path,) = (images / "mlruns" / "checkpoints").glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert main(["run", "tiny", "--quiet", *one]) == 0
+    said = caplog.text
+    assert f"{path}: not a sound checkpoint of this training (its sha256 is another)" in said
+    assert "the training starts over" in said
+    (stage,) = runs_of(images, "stage", "FINISHED")
+    assert len(stage.metrics["train/loss"]) == 2  # both epochs
+
+
 def test_a_moved_project_goes_on_where_it_was(trained: Path) -> None:
     assert run_in(trained, "run", "tiny", "--quiet", "--trials", "5").code == 0
     assert statuses(trained, "stage") == {"FINISHED": 2}
@@ -651,3 +704,100 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
     assert main(["run", "tiny", "--quiet"]) == 0
     assert len(trials_of(images)) >= 6
+
+
+@pytest.mark.parametrize("size", ["64k", "512k", "900k"])
+def test_a_disk_that_is_full_at_first_use_is_one_line_and_the_same_command_goes_on(
+    predictions: Path,
+    refused: Refused,
+    small_disk: Callable[[Path, str], None],
+    size: str,
+) -> None:
+    small_disk(predictions / "mlruns", size)
+    assert "no space left" in refused("run", "tiny", "--quiet")
+    assert_nothing_half_written(predictions)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(predictions / "mlruns")], check=True)
+    # Elsewhere, for MLflow keeps connections to the file that is made anew.
+    assert run_in(predictions, "run", "tiny", "--quiet").code == 0
+    assert len(trials_of(predictions)) >= 8
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments"),
+    [
+        ("8k", ("export", "tiny", "small/out")),
+        ("64k", ("report", "tiny", "--output", "small/out")),
+        ("600k", ("report", "tiny", "--output", "small/out")),
+    ],
+)
+def test_what_does_not_fit_is_not_left_half_written(
+    searched: Path,
+    refused: Refused,
+    small_disk: Callable[[Path, str], None],
+    size: str,
+    arguments: tuple[str, ...],
+) -> None:
+    small_disk(searched / "small", size)
+    assert "no space left" in refused(*arguments)
+    assert_nothing_half_written(searched)
+    assert not [p for p in (searched / "small").rglob("*") if p.suffix in (".partial", ".html")]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(searched / "small")], check=True)
+    assert main(list(arguments)) == 0
+
+
+# --- a folder that cannot be written ---
+
+
+def test_a_read_only_project_is_one_line_a_command_and_stays_as_it_was(
+    searched: Path,
+    small_disk: Callable[[Path, str], None],
+    tmp_path: Path,
+) -> None:
+    shown = tmp_path / "shown"
+    small_disk(shown, "64m")
+    for name in ("mlruns", "studies", "stored"):
+        shutil.copytree(searched / name, shown / name)
+    before = {path: path.read_bytes() for path in shown.rglob("*") if path.is_file()}
+    subprocess.run(["mount", "-o", "remount,ro", str(shown)], check=True)
+    assert run_in(shown, "front", "tiny").code == 0
+    for arguments in (
+        ("run", "tiny", "--quiet"),
+        ("run", "tiny", "--quiet", "--trials", "20"),
+        ("select", "tiny", "--knee"),
+        ("report", "tiny"),
+        ("export", "tiny", "out"),
+        ("predict", "m", "x.png"),
+    ):
+        ended = run_in(shown, *arguments)
+        assert ended.code in (1, 2), (arguments, ended)
+        line = refusal(ended, ended.code)
+        assert "internal error" not in line
+        assert str(shown) in line
+    assert {path: path.read_bytes() for path in shown.rglob("*") if path.is_file()} == before
+    subprocess.run(["mount", "-o", "remount,rw", str(shown)], check=True)
+    assert run_in(shown, "run", "tiny", "--quiet", "--trials", "10").code == 0
+
+
+# --- a clock that jumps ---
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["run", "tiny", "--quiet", "--set", "stages.backbones=['mobilenet_v2-0.1']"]
+    shutil.copytree(images, images / "jumping")
+    assert main([*one, "--format", "json"]) == 0
+    steady = without_run_ids(capsys.readouterr().out)
+    monkeypatch.chdir(images / "jumping")
+    rng = np.random.default_rng(0)
+    real = time.time
+    jumps = iter(rng.integers(-10, 10, 100_000) * 86_400.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() + next(jumps))
+        patch.setattr(time, "time_ns", lambda: int((real() + next(jumps)) * 1e9))
+        assert main([*one, "--trials", "3"]) == 0
+        assert main([*one, "--format", "json"]) == 0
+    front = capsys.readouterr().out
+    assert without_run_ids(front[front.index("\n[") :]) == steady
+    assert statuses(images / "jumping", "stage") == {"FINISHED": 2}
+    assert next(jumps, None) is not None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from damage import (
@@ -27,7 +28,7 @@ from damage import (
 )
 from damaged_images import place_damaged
 from generated_images import make_images
-from study_helpers import STORED, TRAINED, store_predictions, write_study
+from study_helpers import STORED, TRAINED, start, store_predictions, write_study
 
 from rcopt.cli import main
 from rcopt.config import digest
@@ -251,7 +252,7 @@ def test_predictions_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 KEPT = {
     "journal": ("trials.journal", damage_journal, 150),
-    "results": ("results.json", damage_json, 200),
+    "results": ("results.json", damage_json, 120),
     "copy": ("study.toml", lambda rng, data: damage_study(rng, data.decode()), 100),
 }
 
@@ -322,7 +323,7 @@ def test_counted_macs(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return judged(trained, "run", "tiny", "--quiet")
 
     try:
-        look_for_failures("macs", 30, case)
+        look_for_failures("macs", 15, case)
     finally:
         path.write_bytes(whole)
 
@@ -453,19 +454,52 @@ def test_images_of_a_folder(both: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_images_to_predict(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each picture alone, as its own command."""
+    """A few pictures a command: each has an answer, or its own line that names it."""
     monkeypatch.chdir(trained)
 
     def case(rng: random.Random) -> str:
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
         (tmp_path / "photos").mkdir()
-        path = place_damaged(rng, tmp_path / "photos", "odd")
-        given = rng.choice((path, tmp_path / "photos"))
+        paths = [place_damaged(rng, tmp_path / "photos", f"odd{number}") for number in range(5)]
+        given = rng.choice(([str(path) for path in paths], [str(tmp_path / "photos")]))
         form = rng.choice(("table", "json", "csv"))
-        ended = rcopt("predict", "model", str(given), "--format", form)
+        ended = rcopt("predict", "model", *given, "--format", form)
         wrong = complaint(ended, trained)
         if wrong == "not one clear line" and ended.code == 2 and ended.out and not ended.err:
-            return ""  # the picture's own line says what is wrong with it
+            wrong = ""  # each picture's own line says what is wrong with it
+        if not wrong and form == "json" and ended.out:
+            wrong = answers_without_reason(json.loads(ended.out))
         return wrong and f"{wrong}: {given} {ended}"[:600]
 
-    look_for_failures("photo", 200, case)
+    look_for_failures("photo", 50, case)
+
+
+def answers_without_reason(answers: list[dict[str, Any]]) -> str:
+    """What is wrong with the answers to pictures, '' if nothing is."""
+    for answer in answers:
+        if (answer["class"] is None) == (answer["error"] is None):
+            return f"neither answer nor reason: {answer}"
+        if answer["error"] is not None and len(answer["error"].splitlines()) > 2:
+            return f"a reason of several lines: {answer}"
+    return ""
+
+
+# --- the real command ---
+
+
+def test_in_processes_of_their_own(both: Path, tmp_path: Path) -> None:
+    """What is tested in this process holds for the real command too."""
+
+    def case(rng: random.Random) -> str:
+        number = rng.randrange(10**9)
+        path = write_study(both, "", f"own{number}")
+        path.write_bytes(damage_study(rng, STORED))
+        arguments = ("run", str(path), "--quiet", "--trials", "1")
+        try:
+            ended = start(both, tmp_path / str(number), *arguments).wait(120)
+        finally:
+            path.unlink()
+        wrong = complaint(Ended(ended.code, ended.out, ended.err), both)
+        return wrong and f"{wrong}: {ended}"[:600]
+
+    look_for_failures("process", 12, case)

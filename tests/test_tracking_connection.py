@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
-from tracking_helpers import URI, free_port
+from tracking_helpers import URI, free_port, open_study
 
 from rcopt.errors import InputError, WorkError
-from rcopt.tracking import open_tracker, owner_alive, relocate, resolve_uri, this_owner
+from rcopt.tracking import Tracker, open_tracker, owner_alive, relocate, resolve_uri, this_owner
 from rcopt.tracking.connection import reported
 
 pytest_plugins = ["tracking_fixtures"]
@@ -163,3 +163,21 @@ def test_this_process_is_alive_and_dead_ones_are_not() -> None:
     assert not owner_alive(f"{host}:{pid}:another start"), "a later process with the same pid"
     assert owner_alive(f"another-host:{pid}:{start}"), "another host cannot be asked"
     assert not owner_alive("nonsense")
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
+    database = tmp_path / "mlruns" / "mlflow.db"
+    database.parent.mkdir()
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("create table trace_info (x)")
+    Path(f"{database}.new").touch()
+    open_tracker(URI, tmp_path)
+    assert not Path(f"{database}.new").exists()
+    again = open_tracker(URI, tmp_path)
+    assert again.experiment_of("s") is None
+
+
+def test_a_store_with_runs_is_never_taken_for_unfinished(tracker: Tracker, tmp_path: Path) -> None:
+    study = open_study(tracker)
+    Path(f"{tmp_path / 'mlruns' / 'mlflow.db'}.new").touch()
+    assert open_tracker(URI, tmp_path).experiment_of("s") == study.experiment_id

@@ -8,6 +8,7 @@ from rcopt.report.original import original_charts
 from rcopt.report.page import page
 from rcopt.report.sections import Thumbnail
 from rcopt.report_data import ReportData
+from rcopt.whole_files import write_whole
 
 __all__ = ["Thumbnail", "write_report"]
 
@@ -19,7 +20,7 @@ def write_report(
 
     Args:
         data: From `rcopt.report_data.report_data`.
-        folder: What it holds of these names is replaced.
+        folder: What it holds of these names is replaced, the page last.
         thumbnail: Returns a small PNG or JPEG of an image by its name, or None; names alone
             are shown without it.
 
@@ -27,9 +28,8 @@ def write_report(
         The files written, the page first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    html = folder / "report.html"
-    partial = html.with_suffix(".partial")
-    partial.write_text(page(data, thumbnail), encoding="utf-8")
-    partial.replace(html)
     drawn = (*charts(data), *original_charts(data.analyses, data.analysed))
-    return [html, *save_charts(drawn, folder / "figures")]
+    figures = save_charts(drawn, folder / "figures")
+    html = folder / "report.html"
+    write_whole(html, page(data, thumbnail).encode())
+    return [html, *figures]

@@ -1,5 +1,6 @@
 """Draw charts as PNG and SVG files with matplotlib."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from rcopt.report.chart import (
     linear_ticks,
     log_ticks,
 )
+from rcopt.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +54,9 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
             axes.set_ylabel(chart.y_label)
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 path = folder / f"{chart.name}.{suffix}"
-                figure.savefig(path, dpi=160, metadata=metadata)
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format=suffix, dpi=160, metadata=metadata)
+                write_whole(path, drawn.getvalue())
                 paths.append(path)
     return paths
 

@@ -179,6 +179,9 @@ def _open_sqlite(uri: str, database: Path) -> "MlflowClient":
         (database.parent / "artifacts").mkdir(exist_ok=True)
         # MLflow builds its tables without a lock: two processes at first use break the file.
         with FileLock(f"{database}.lock"):
+            begun = Path(f"{database}.new")
+            if begun.exists():
+                _drop_unfinished(database)
             head = b""
             if database.exists():
                 with database.open("r+b") as file:
@@ -189,9 +192,11 @@ def _open_sqlite(uri: str, database: Path) -> "MlflowClient":
                 # Kept in the file: writers then wait for the disk once a call instead of four
                 # times, and someone looking at the UI holds nobody up. Some network drives
                 # cannot; there it stays as it is.
+                begun.touch()
                 with suppress(sqlite3.OperationalError), _sqlite(database) as db:
                     db.execute("pragma journal_mode = wal")
             client = _client(uri)
+            begun.unlink(missing_ok=True)
             relocate(database)
             return client
     except sqlite3.DatabaseError as error:
@@ -200,6 +205,18 @@ def _open_sqlite(uri: str, database: Path) -> "MlflowClient":
         if no_space(error):
             raise InputError(f"{database}: no space left; free some and repeat") from error
         raise InputError(f"{database}: cannot be used as MLflow store ({error})") from error
+
+
+def _drop_unfinished(database: Path) -> None:
+    """Remove a database whose making was cut short; MLflow would stumble over its tables."""
+    try:
+        with _sqlite(database) as db:
+            used = db.execute("select count(*) from runs").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        used = "no such table" not in str(error)
+    if not used:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -232,6 +249,8 @@ _LOGGERS: Mapping[str, int] = {
 
 def _explain(uri: str, error: Exception) -> str:
     text = first_line(error)
+    if no_space(error):
+        return f"{uri.removeprefix(_SQLITE)}: no space left; free some and repeat"
     if "out-of-date database schema" in text:
         return f"{uri}: made by an older MLflow; back it up, then run: mlflow db upgrade {uri}"
     if "Can't locate revision" in text:
