@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from benchmarks.execution import hardware
 from benchmarks.pools import RECORDED
-from rcopt import search, study, tracking
+from rcopt import runner, search, study, tracking
 from rcopt.config import load_study
 from rcopt.search import Trials
 
@@ -48,7 +48,7 @@ FIRST = 20
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "propose": [(search.Sampler, "propose"), (search.Sampler, "finished")],
     "learn of others' trials": [(search.Sampler, "learn")],
-    "evaluate": [(study, "operating_point")],
+    "evaluate": [(runner, "operating_point")],
     "list and count trials": [(Trials, "all"), (Trials, "count_sampled")],
     "store": [(Trials, "_add")],
     "take and give back locks": [(FileLock, "acquire"), (FileLock, "release")],
@@ -183,7 +183,7 @@ class Clock:
             for owner, name in owners:
                 function = self._timing(part, getattr(owner, name))
                 replaced.append(mock.patch.object(owner, name, function))
-        replaced.append(mock.patch.object(study._Runner, "_one_trial", self._whole()))
+        replaced.append(mock.patch.object(runner.Runner, "_one_trial", self._whole()))
         for one in replaced:
             one.start()
         try:
@@ -193,7 +193,7 @@ class Clock:
                 one.stop()
 
     def _whole(self) -> Callable[..., None]:
-        original = study._Runner._one_trial
+        original = runner.Runner._one_trial
 
         def one_trial(*arguments: Any) -> None:
             if not self._warm:

@@ -18,9 +18,9 @@ from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate
 from rcopt.fronts import spread
 from rcopt.pool import TrainedStage
+from rcopt.runner import operating_point
 from rcopt.search import DIRECTIONS, NONE, SamplerName, exact_trial, make_sampler
 from rcopt.search_history import search_history
-from rcopt.study import operating_point
 from rcopt.sweep import StudyFront
 
 #: What a trial proposes for each stage but the last: the share of images that it passes on, or

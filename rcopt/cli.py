@@ -307,6 +307,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from rcopt import study, tables
     from rcopt.config import load_study
     from rcopt.progress import Progress, Shown
+    from rcopt.results import well_spread
 
     loaded = load_study(arguments.study, arguments.overrides)
     shown = Shown()
@@ -330,7 +331,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     finally:
         shown.close()
-    points = study.shown(results.points)
+    points = well_spread(results.points)
     if arguments.format != "table":
         print(
             tables.front_json(points) if arguments.format == "json" else tables.front_csv(points)
@@ -412,8 +413,8 @@ def _worker(arguments: argparse.Namespace) -> None:
 def _front(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from rcopt import study, tables
-    from rcopt.results import load_results
+    from rcopt import tables
+    from rcopt.results import load_results, well_spread
 
     loaded, ranking = _ranking(arguments)
     results = load_results(loaded.folder / "results.json")
@@ -424,7 +425,7 @@ def _front(arguments: argparse.Namespace) -> None:
             exact=ranking.exact,
             timing="" if ranking.times is None else str(ranking.times),
         )
-    points = list(results.points) if arguments.all else study.shown(results.points)
+    points = list(results.points) if arguments.all else well_spread(results.points)
     if arguments.format == "json":
         print(tables.front_json(points))
     elif arguments.format == "csv":

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.config import digest
 from rcopt.errors import DAMAGE, InputError
+from rcopt.fronts import spread
+
+#: How many points of a front are shown, made trials and given runs of their own.
+SHOWN = 20
 
 FORMAT = "rcopt-results-2"
 
@@ -71,6 +77,16 @@ class Results:
     classes: tuple[str, ...]
     experiment_id: str
     timing: str = ""
+
+
+def well_spread(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """Return about 20 well-spread points of a front, the ends among them."""
+    chosen = spread(
+        np.array([p.validation.accuracy for p in points]),
+        np.array([p.validation.cost for p in points]),
+        SHOWN,
+    )
+    return [points[i] for i in chosen.tolist()]
 
 
 def save_results(path: Path, results: Results) -> None:

@@ -9,7 +9,7 @@ from rcopt.answers import AnswerRule
 from rcopt.cascade import OperatingPoint
 from rcopt.pool import TrainedStage
 from rcopt.report_data import ReportData, StudyFacts, report_data
-from rcopt.study import operating_point
+from rcopt.runner import operating_point
 from rcopt.sweep import study_front
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'

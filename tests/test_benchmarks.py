@@ -29,8 +29,8 @@ from rcopt.answers import AnswerRule
 from rcopt.cascade import evaluate
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
+from rcopt.runner import operating_point
 from rcopt.search import DIRECTIONS, Proposal, Sampler, SamplerName
-from rcopt.study import operating_point
 from rcopt.sweep import study_front
 
 
