@@ -30,8 +30,9 @@ from optuna.samplers import RandomSampler
 
 from rcopt import search
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.search import Sampler, Space, Trials, exact_trial
+from rcopt.search import Sampler, Space, exact_trial
 from rcopt.tracking import CascadeLog, open_tracker
+from rcopt.trials import DIRECTIONS, Trials
 from rcopt.ui import mlflow_server
 
 RESULTS = Path(__file__).parent / "results"
@@ -179,7 +180,7 @@ def with_callback(folder: Path, uri: str, trials: int) -> dict[str, float]:
     study = optuna.create_study(
         storage=f"sqlite:///{folder / 'optuna.db'}",
         study_name=folder.name,
-        directions=search.DIRECTIONS,
+        directions=DIRECTIONS,
         sampler=RandomSampler(0),
     )
 

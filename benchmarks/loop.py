@@ -32,7 +32,7 @@ from benchmarks.execution import hardware
 from benchmarks.pools import RECORDED
 from rcopt import runner, search, study, tracking
 from rcopt.config import load_study
-from rcopt.search import Trials
+from rcopt.trials import Trials, trial_source
 
 RESULTS = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent
@@ -159,7 +159,7 @@ def measure(name: str, sampler: str, before: int, trials: int) -> dict[str, Any]
 def fill(loaded: Any, count: int) -> None:
     """Write copies of the study's sampled trials, without waiting for the disk each time."""
     stored = Trials(loaded.storage, loaded.name, loaded.folder, None)
-    sampled = [t for t in stored.all() if search.trial_source(t) == "sampled"]
+    sampled = [t for t in stored.all() if trial_source(t) == "sampled"]
     with mock.patch("os.fsync"), stored.adding() as add:
         for number in range(count):
             add(sampled[number % len(sampled)])

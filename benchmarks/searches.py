@@ -19,9 +19,10 @@ from rcopt.cascade import Cascade, OperatingPoint, evaluate
 from rcopt.fronts import spread
 from rcopt.pool import TrainedStage
 from rcopt.runner import operating_point
-from rcopt.search import DIRECTIONS, NONE, SamplerName, exact_trial, make_sampler
+from rcopt.search import NONE, SamplerName, exact_trial, make_sampler
 from rcopt.search_history import search_history
 from rcopt.sweep import StudyFront
+from rcopt.trials import DIRECTIONS
 
 #: What a trial proposes for each stage but the last: the share of images that it passes on, or
 #: the probability, from 1 / classes to 1, that an answer needs.

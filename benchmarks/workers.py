@@ -23,9 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.pools import RECORDED
-from rcopt import search
 from rcopt.config import load_study
-from rcopt.search import trial_source
+from rcopt.trials import Trials, trial_source
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4)
@@ -95,7 +94,7 @@ def measure(name: str, url: str, workers: int, number: int) -> Run:
             raise RuntimeError(f"workers ended with {codes}")
         processor = _children() - before
         study = load_study(file)
-        with closing(search.Trials(study.storage, study.name, study.folder, None)) as stored:
+        with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
             sampled = [t for t in stored.all() if trial_source(t) == "sampled"][5:]
         times = [t.datetime_complete for t in sampled if t.datetime_complete is not None]
         seconds = (max(times) - min(times)).total_seconds()

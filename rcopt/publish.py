@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from rcopt import search, tracking
+from rcopt import tracking
 from rcopt.answers import AnswerRule
 from rcopt.config import Study
 from rcopt.errors import InputError
@@ -17,6 +17,7 @@ from rcopt.report.thumbnails import thumbnails
 from rcopt.report_data import StudyFacts, report_data
 from rcopt.results import load_results
 from rcopt.stored_stages import trained_stages
+from rcopt.trials import Trials, trial_point, trial_source
 
 _SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops")
 
@@ -49,11 +50,11 @@ def publish_report(
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     stages = trained_stages(study, tracker)
     by_name = {(t.stage.resolution, t.stage.backbone): t.stage for t in stages}
-    stored = search.Trials(study.storage, study.name, study.folder, None)
+    stored = Trials(study.storage, study.name, study.folder, None)
     trials = [
-        search.trial_point(trial, lambda r, b: by_name[(r, b)])
+        trial_point(trial, lambda r, b: by_name[(r, b)])
         for trial in stored.all()
-        if search.trial_source(trial)
+        if trial_source(trial)
     ]
     data = report_data(
         StudyFacts(

@@ -28,6 +28,7 @@ from rcopt.progress import Progress
 from rcopt.results import Results, StageSummary, save_results, well_spread
 from rcopt.stage_times import StageTimes
 from rcopt.sweep import StudyFront, extend_front, study_front
+from rcopt.trials import Trials, trial_point, trial_source
 
 #: Seconds between looks when all that is left to train is being trained by other workers.
 POLL = 1.0
@@ -54,7 +55,7 @@ class Runner:
         tracker: tracking.Tracker,
         study_run: tracking.StudyRun,
         material: Material,
-        stored: search.Trials,
+        stored: Trials,
         times: StageTimes | None,
         place: workers.Place,
         patient: Patience,
@@ -341,9 +342,9 @@ class Runner:
 
     def _points(self) -> list[OperatingPoint]:
         return [
-            search.trial_point(trial, lambda r, b: self._costs[(r, b)])
+            trial_point(trial, lambda r, b: self._costs[(r, b)])
             for trial in self._stored.all()
-            if search.trial_source(trial)
+            if trial_source(trial)
         ]
 
     def _detail(self) -> str:

@@ -16,7 +16,7 @@ from rcopt.config import Study
 from rcopt.errors import InputError
 from rcopt.material import Material, known_device
 from rcopt.progress import Progress
-from rcopt.search import Trials
+from rcopt.trials import Trials
 
 FORMAT = "rcopt-latency-1"
 FILE = "latency.json"

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from rcopt import search, workers
+from rcopt import workers
 from rcopt.claims import open_claims
 from rcopt.config import Study
 from rcopt.errors import InputError
 from rcopt.material import known_macs
 from rcopt.results import Results, load_results
+from rcopt.trials import Failure, Trials, trial_source
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Status:
     exact: int
     total: int
     workers: tuple[workers.Worker, ...]
-    failed: Mapping[tuple[int, str], search.Failure]
+    failed: Mapping[tuple[int, str], Failure]
     stages: int | None
     seconds_left: float | None
     results: Results | None
@@ -74,8 +75,8 @@ def status(study: Study) -> Status:
     if not (study.folder / "study.toml").is_file():
         raise InputError(f"{study.name}: not started yet; 'rcopt run {study.file}' starts it")
     settings = study.settings
-    with closing(search.Trials(study.storage, study.name, study.folder, None)) as stored:
-        sources = [search.trial_source(trial) for trial in stored.all()]
+    with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
+        sources = [trial_source(trial) for trial in stored.all()]
         failures = stored.failures()
     claims = open_claims(study.storage, study.claims, settings.search.lease)
     at_work = tuple(workers.workers(study.name, claims))
@@ -102,7 +103,7 @@ def status(study: Study) -> Status:
 def _seconds_left(
     study: Study,
     results: Results | None,
-    failed: Mapping[tuple[int, str], search.Failure],
+    failed: Mapping[tuple[int, str], Failure],
     n_workers: int,
 ) -> float | None:
     """Return how long training every stage that is left would take.

@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from rcopt import search, stage_times, tracking, workers
+from rcopt import stage_times, tracking, workers
 from rcopt.cascade import OperatingPoint
 from rcopt.claims import open_claims
 from rcopt.config import Study, identity
@@ -12,6 +12,7 @@ from rcopt.patience import Patience
 from rcopt.progress import Progress
 from rcopt.results import Results, load_results, well_spread
 from rcopt.runner import Runner
+from rcopt.trials import Trials
 from rcopt.visits import Visit
 from rcopt.whole_files import write_whole
 
@@ -54,9 +55,7 @@ def run(
         tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
         material = open_material(study, tracker, progress, claims=claims, patience=patient)
         shared = {**identity(settings), "data.digest": material.data.digest}
-        trials_of = search.Trials(
-            study.storage, study.name, study.folder, shared, settings.search.cost
-        )
+        trials_of = Trials(study.storage, study.name, study.folder, shared, settings.search.cost)
         with closing(trials_of) as stored:
             times = stage_times.fixed(study, material, stored, progress)
             if retry_failed:

@@ -18,11 +18,11 @@ from study_helpers import (
 )
 from tracking_helpers import Server
 
-from rcopt import search
 from rcopt.claims import Claims, open_claims
 from rcopt.config import Study, load_study
 from rcopt.results import load_results
 from rcopt.status import Status, status
+from rcopt.trials import Trials, trial_source
 from rcopt.workers import workers
 
 #: How many stages there are to train, and how long it takes: some seconds in all.
@@ -104,9 +104,9 @@ def numbers(project: Path) -> list[tuple[float, float]]:
 def assert_complete(site: Site, trials: int) -> None:
     """Every trial is there once, also in MLflow; no stage was trained twice, no run is open."""
     study = site.study
-    with closing(search.Trials(study.storage, "tiny", study.folder, None)) as trials_of:
+    with closing(Trials(study.storage, "tiny", study.folder, None)) as trials_of:
         stored = trials_of.all()
-    sources = Counter(search.trial_source(trial) for trial in stored)
+    sources = Counter(trial_source(trial) for trial in stored)
     assert sources["sampled"] == trials
     assert set(sources) == {"sampled", "exact"}
     assert "RUNNING" not in {run.status for run in stored_runs(site.project)}

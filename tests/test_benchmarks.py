@@ -30,8 +30,9 @@ from rcopt.cascade import evaluate
 from rcopt.outcomes import outcomes
 from rcopt.pool import TrainedStage
 from rcopt.runner import operating_point
-from rcopt.search import DIRECTIONS, Proposal, Sampler, SamplerName
+from rcopt.search import Proposal, Sampler, SamplerName
 from rcopt.sweep import study_front
+from rcopt.trials import DIRECTIONS
 
 
 @pytest.fixture(scope="module")

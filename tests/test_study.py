@@ -25,12 +25,12 @@ from rcopt.errors import InputError, WorkError
 from rcopt.material import StoredPredictions
 from rcopt.predictions import Split
 from rcopt.progress import Progress
-from rcopt.search import Failure
 from rcopt.stage_files import load_stage, save_stage
 from rcopt.status import status
 from rcopt.stored_stages import trained_stages
 from rcopt.study import front, run
 from rcopt.tracking import open_tracker
+from rcopt.trials import Failure
 
 pytest_plugins = ["tracking_fixtures"]
 

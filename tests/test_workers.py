@@ -8,7 +8,7 @@ import pytest
 from sites import NewSite, assert_complete, wait_until
 from study_helpers import runs_of, statuses, stored_runs, write_study
 
-from rcopt import search
+from rcopt.trials import Trials, trial_source
 
 pytest_plugins = ["tracking_fixtures", "site_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -46,8 +46,8 @@ def test_two_studies_at_once_share_stages_and_nothing_else(new_site: NewSite) ->
     assert statuses(site.project, "study") == {"FINISHED": 2}
     for name, trials in (("tiny", 6), ("other", 9)):
         folder = site.project / "mlruns" / "studies" / name
-        stored = search.Trials("journal", name, folder, None).all()
-        assert [search.trial_source(t) for t in stored].count("sampled") == trials
+        stored = Trials("journal", name, folder, None).all()
+        assert [trial_source(t) for t in stored].count("sampled") == trials
 
 
 def test_local_workers_are_told_apart_and_stopped_together(new_site: NewSite) -> None:
