@@ -228,8 +228,8 @@ class _Runner:
         chosen = spread(
             np.array([p.validation.accuracy for p in points]),
             np.array([p.validation.mean_flops for p in points]),
-            limit,
-        )
+            max(limit, 2),
+        )[-limit:]
         added = []
         with self._stored.adding() as add:
             known = {_identity(t.user_attrs) for t in self._stored.all()}
