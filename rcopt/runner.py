@@ -329,7 +329,8 @@ class Runner:
         points = self._front.points
         if not limit or not points or self._front is self._told:
             return []
-        chosen = spread(*_numbers(points), limit)
+        # A spread has two ends; of one point only the most accurate is worth having.
+        chosen = spread(*_numbers(points), max(limit, 2))[-limit:]
         added = []
         with self._stored.adding() as add:
             known = {_identity(t.user_attrs) for t in self._stored.all()}

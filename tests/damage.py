@@ -14,8 +14,9 @@ where every kind counts its seeds from ``RCOPT_FUZZ_START`` on (0 if it is not s
 import json
 import random
 import struct
+import tomllib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from rcopt.config import StudySettings
 
@@ -330,7 +331,12 @@ _ODD_LINES = (
 
 
 def damage_study(rng: random.Random, text: str) -> bytes:
-    """Damage a study file: its lines, values, sections, keys, encoding or bytes."""
+    """Damage a study file: its lines, values, sections, keys, encoding or bytes.
+
+    A third of them stay files that can be read, with some settings at or beyond their limits.
+    """
+    if rng.random() < 0.3:
+        return _other_settings(rng, tomllib.loads(text)).encode()
     data = text
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         data = rng.choice(_STUDY_DAMAGE)(rng, data)
@@ -402,6 +408,55 @@ def _set_known_key(rng: random.Random, text: str) -> str:
     if head in text:
         return text.replace(head, f"{head}\n{key} = {value}", 1)
     return f"{text}\n{head}\n{key} = {value}\n"
+
+
+def _other_settings(rng: random.Random, tree: dict[str, Any]) -> str:
+    """A study file with other values of the right kind for a few keys."""
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        section, key = rng.choice(KNOWN_KEYS)
+        model: Any = (
+            StudySettings if not section else StudySettings.model_fields[section].annotation
+        )
+        table = tree.setdefault(section, {}) if section else tree
+        table[key] = _value_like(rng, model.model_fields[key])
+    plain = [f"{key} = {value}" for key, value in _toml_items(tree)]
+    for section, table in tree.items():
+        if isinstance(table, dict):
+            plain += [f"[{section}]", *(f"{key} = {value}" for key, value in _toml_items(table))]
+    return "\n".join(plain) + "\n"
+
+
+def _toml_items(table: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(k, json.dumps(v)) for k, v in table.items() if not isinstance(v, dict)]
+
+
+def _value_like(rng: random.Random, field: Any) -> Any:
+    """A value of a field's kind, often at its limits."""
+    choices = get_args(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        # One of them is downloaded where it is missing.
+        return rng.choice([choice for choice in choices if choice != "imagenette"])
+    default = field.default
+    if isinstance(default, bool):
+        return rng.random() < 0.5
+    if isinstance(default, float) or float in choices:
+        return rng.choice((0.0, 1e-9, 0.01, 0.2, 0.4, 0.5, 0.6, 0.99, 1.0, 1.5, 100.0, -0.1))
+    if isinstance(default, int) or int in choices:
+        return rng.choice((0, 1, 2, 3, 8, 16, 24, 64, 999, 1000, 1024, 10_000, 2**32 - 1, -1))
+    if isinstance(default, tuple):
+        lists: tuple[list[Any], ...] = (
+            [8],
+            [8, 16],
+            [32, 96],
+            [16],
+            ["mobilenet_v2-0.1"],
+            ["resnet34"],
+            [],
+            ["", "a"],
+        )
+        return rng.choice(lists)
+    words = [json.loads(value) for value in _ODD_TOML if value.startswith('"')]
+    return rng.choice([*words, "cpu", "cuda", "stored", "images", "t-1.0", "sqlite:///y.db"])
 
 
 def _known_keys() -> list[tuple[str, str]]:

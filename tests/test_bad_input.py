@@ -436,6 +436,12 @@ def test_a_stage_that_the_folder_lacks_is_named_with_what_it_holds(
     assert "holds no resnet50@32; it holds resnet18@32, resnet34@96, resnet50@224" in line
 
 
+def test_one_exact_trial_after_each_stage_is_enough(predictions: Path) -> None:
+    assert main(["run", "tiny", "--quiet", "--set", "search.exact_trials=1"]) == 0
+    exact = [trial for trial in trials_of(predictions) if trial["source"] == "exact"]
+    assert 1 <= len(exact) <= 3
+
+
 # --- a study that was started ---
 
 

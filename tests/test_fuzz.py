@@ -251,7 +251,7 @@ def test_predictions_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KEPT = {
-    "journal": ("trials.journal", damage_journal, 150),
+    "journal": ("trials.journal", damage_journal, 120),
     "results": ("results.json", damage_json, 120),
     "copy": ("study.toml", lambda rng, data: damage_study(rng, data.decode()), 100),
 }
@@ -351,7 +351,7 @@ def test_packed_cascades(
                 described.write_bytes(with_digest(text.encode()))
         return judged(trained, "predict", str(folder), str(picture))
 
-    look_for_failures(kind, 150, case)
+    look_for_failures(kind, 100, case)
 
 
 def test_weights_to_start_from(trained: Path, tmp_path: Path) -> None:
