@@ -1,4 +1,4 @@
-"""Cost of a trial without training: ``python -m benchmarks.loop`` (about 4 minutes).
+"""Cost of a trial without training: ``python -m benchmarks.loop`` (two minutes of processor time).
 
 A study of the recorded Imagenette stages goes on for some trials at different sizes; what each
 part of a trial costs is listed, storage and logging included. Older trials are made up and

@@ -22,6 +22,8 @@ from rcopt.stage_times import FILE, Conditions, StageTimes, stage_times
 from rcopt.study import front
 
 pytest_plugins = ["tracking_fixtures"]
+# The first test runs two studies.
+pytestmark = pytest.mark.timeout(300)
 
 #: Backbones that rcopt can build, small enough to be timed in a moment; their FLOPs are
 #: made up, so that no order by time is one by FLOPs.
