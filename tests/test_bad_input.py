@@ -200,6 +200,8 @@ def test_a_study_that_was_not_run_has_nothing_to_show(
         ),
         ("training.device=tpu", "training.device: 'tpu' is no device; use auto, cpu, cuda:0"),
         ("training.weights=nothing.safetensors", "training.weights: "),
+        ("training.weights=/dev/zero", "training.weights: /dev/zero is no file"),
+        ("data.root='~nobody-at-all/x'", "data.root: there is no home folder ~nobody-at-all"),
         ("tracking.uri=postgresql://x", "tracking.uri: expected sqlite:///PATH or http(s)://"),
         ("search.storage=nonsense", "search.storage: "),
         ("search.storage='sqlite:////nowhere/at/all.db'", "search.storage: "),
