@@ -204,6 +204,8 @@ def test_a_study_that_was_not_run_has_nothing_to_show(
         ),
         ("training.device=tpu", "training.device: 'tpu' is no device; use auto, cpu, cuda:0"),
         ("training.weights=nothing.safetensors", "training.weights: "),
+        ("training.weights=/dev/zero", "training.weights: /dev/zero is no file"),
+        ("data.root='~nobody-at-all/x'", "data.root: there is no home folder ~nobody-at-all"),
         ("tracking.uri=postgresql://x", "tracking.uri: expected sqlite:///PATH or http(s)://"),
         ("search.storage=nonsense", "search.storage: "),
         ("search.storage='sqlite:////nowhere/at/all.db'", "search.storage: "),
@@ -565,17 +567,19 @@ def test_a_stored_trial_of_a_foreign_stage_is_named(searched: Path, refused: Ref
     assert "is of resnet35@96, which the study does not have" in line
 
 
-def test_counted_macs_that_make_no_sense_are_counted_again(
-    images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counted_macs_that_were_changed_are_counted_again(images: Path) -> None:
     path = images / "mlruns/studies/tiny/macs.json"
     path.parent.mkdir(parents=True)
-    names = ("mobilenet_v2-0.1@8/3", "mobilenet_v2-0.25@8/3", "mobilenet_v2-0.1@16/3")
-    odd = dict(zip(names, ("x", {}, True), strict=True)) | {"mobilenet_v2-0.25@16/3": -5}
+    odd = {"mobilenet_v2-0.1@8/3": "x", "mobilenet_v2-0.25@8/3": {}, "mobilenet_v2-0.1@16/3": -5}
     path.write_text(json.dumps(odd))
     assert main(["run", "tiny", "--quiet", "--trials", "1"]) == 0
-    kept = json.loads(path.read_text())
-    assert all(kept[name] > 1000 for name in odd)
+    counted = path.read_bytes()
+    assert all(json.loads(counted)["macs"][name] > 1000 for name in odd)
+    macs = json.loads(counted)["macs"]["mobilenet_v2-0.1@8/3"]
+    path.write_bytes(counted.replace(b"%d" % macs, b"%d" % (macs + 1)))
+    assert path.read_bytes() != counted
+    assert main(["run", "tiny", "--quiet", "--trials", "1"]) == 0
+    assert path.read_bytes() == counted
 
 
 def test_damaged_results_are_named_and_made_again(trained: Path) -> None:

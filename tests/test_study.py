@@ -67,7 +67,7 @@ def again(study: Study, *overrides: str) -> Study:
 
 
 def outcome(study: Study) -> object:
-    """All that a study came to, but for the ids of its runs."""
+    """All that a study came to, but for the ids of its runs, and the digest over them."""
     tree = json.loads((study.folder / "results.json").read_text())
     del tree["sha256"]
     for entry in (*tree["front"], *tree["stages"]):
