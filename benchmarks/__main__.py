@@ -2,7 +2,7 @@
 
 One after the other, each in a process of its own, which prints its own table and writes to
 results/; the table at the end holds what was asked of each and what came. Under 20 minutes on
-two cores. Training is measured too where the environment names a folder of images:
+two cores. Training and memory are measured too where the environment names a folder of images:
 ``RCOPT_BENCH_IMAGES=ROOT python -m benchmarks`` with ROOT/{train,val}/CLASS/IMAGE.
 
 Exit code 1 if one of them could not be run; a goal that is missed is marked, no more.
@@ -10,6 +10,7 @@ Exit code 1 if one of them could not be run; a goal that is missed is marked, no
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -49,13 +50,14 @@ class Row:
 def main() -> int:
     failed = False
     rows: list[Row] = []
+    start = clocks()
     for name, read in READERS.items():
         reason = skipped(name)
         if reason:
             rows.append(Row(name, "-", f"skipped: {reason}"))
             continue
         print(f"== {name}", flush=True)
-        began = time.perf_counter()
+        began = clocks()
         extra = [os.environ[IMAGES]] if name in NEED_IMAGES else []
         command = [sys.executable, "-m", f"benchmarks.{name}", *extra]
         code = subprocess.run(command, check=False, cwd=RESULTS.parent.parent).returncode
@@ -63,10 +65,22 @@ def main() -> int:
             failed = True
             rows.append(Row(name, "-", f"failed with exit code {code}", met=False))
             continue
+        print(f"== {name}: {spent(began)}\n", flush=True)
         rows += read(json.loads((RESULTS / f"{name}.json").read_text()))
-        print(f"== {name}: {time.perf_counter() - began:.0f} s\n", flush=True)
     print(table(rows))
+    print(f"everything: {spent(start)}")
     return 1 if failed else 0
+
+
+def clocks() -> tuple[float, float]:
+    """Return the time of day and the processor time of all processes that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), ended.ru_utime + ended.ru_stime
+
+
+def spent(since: tuple[float, float]) -> str:
+    now = clocks()
+    return f"{now[0] - since[0]:.0f} s, processor time {now[1] - since[1]:.0f} s"
 
 
 def skipped(name: str) -> str:

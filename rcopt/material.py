@@ -401,7 +401,9 @@ def known_device(setting: str, name: str) -> str:
     try:
         kind = torch.device(name)
     except RuntimeError:
-        raise InputError(f"{setting}: {name!r} is no device; use auto, cpu, cuda:0") from None
+        kind = None
+    if kind is None or kind.type not in ("cpu", "cuda"):
+        raise InputError(f"{setting}: {name!r} is no device; use auto, cpu, cuda:0")
     if kind.type == "cuda" and (
         not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
     ):

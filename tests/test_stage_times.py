@@ -330,10 +330,18 @@ def test_a_backbone_that_nobody_can_build_is_named(study: Study) -> None:
     assert not (study.folder / FILE).exists()
 
 
-def test_a_device_that_is_not_there_is_named(study: Study) -> None:
-    latency = study.settings.latency.model_copy(update={"device": "cuda:99"})
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda:99", "cuda:99 is not there"),
+        ("meta", "'meta' is no"),
+        ("toaster", "'toaster' is no"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(study: Study, device: str, said: str) -> None:
+    latency = study.settings.latency.model_copy(update={"device": device})
     elsewhere = replace(study, settings=study.settings.model_copy(update={"latency": latency}))
-    with pytest.raises(InputError, match=r"latency\.device: cuda:99 is not there"):
+    with pytest.raises(InputError, match=rf"latency\.device: {said}"):
         stage_times(elsewhere, STAGES, 2)
 
 
