@@ -191,7 +191,7 @@ def both(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_study_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(both)
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise TrainingBeginsError("training would begin here")
 
     monkeypatch.setattr("rcopt.material.obtain_stage", stop)
