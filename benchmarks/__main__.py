@@ -221,6 +221,16 @@ def loop(found: Found) -> list[Row]:
     return rows
 
 
+def workers(found: Found) -> list[Row]:
+    runs: dict[tuple[str, int], list[float]] = {}
+    for run in found["runs"]:
+        runs.setdefault((run["storage"], run["workers"]), []).append(run["trials_per_second"])
+    return [
+        Row(f"trials of {count} workers, {storage}", "-", f"{median(rates):.1f} a second")
+        for (storage, count), rates in runs.items()
+    ]
+
+
 def memory(found: Found) -> list[Row]:
     return [
         at_most(
@@ -245,6 +255,7 @@ READERS: dict[str, Callable[[Found], list[Row]]] = {
     "answers": answers,
     "ingredients": ingredients,
     "loop": loop,
+    "workers": workers,
     "training": training,
     "memory": memory,
 }

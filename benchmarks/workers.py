@@ -29,7 +29,7 @@ from rcopt.trials import Trials, trial_source
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4)
 TRIALS = 150
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True)
