@@ -40,9 +40,11 @@ def variants(stages: Sequence[TrainedStage]) -> Iterator[Variant]:
     yield Variant("everything", everything)
     yield Variant(f"thresholds on a grid of {GRID}", grid_front(stages))
     names = [trained.stage.backbone for trained in stages]
-    common = max(sorted(set(names)), key=names.count)
-    alike = [trained for trained in stages if trained.stage.backbone == common]
-    yield Variant(f"{common} alone", study_front(alike).points)
+    for common in sorted(set(names)):
+        # The backbones that are there at most resolutions.
+        if names.count(common) == max(map(names.count, names)):
+            alike = [trained for trained in stages if trained.stage.backbone == common]
+            yield Variant(f"{common} alone", study_front(alike).points)
     sides = sorted({trained.stage.resolution for trained in stages})
     for left_out in sides[:-1]:
         others = [trained for trained in stages if trained.stage.resolution != left_out]
