@@ -263,7 +263,9 @@ class Runner:
         except LookupError:
             pass
         if not self._busy:
-            raise WorkError(f"no cascade is left to evaluate: {self.failed}")
+            raise WorkError(
+                f"no cascade is left to evaluate: {self.failed}; --retry-failed tries again"
+            )
         self._wait_for_others()
         return None
 
@@ -320,7 +322,9 @@ class Runner:
             self._pool[key] = trained
             return True
         self._failed[key] = failure.reason
-        self._progress.note(f"{name} is given up; the study goes on without it")
+        self._progress.note(
+            f"{name} is given up, --retry-failed tries it again; the study goes on without it"
+        )
         return False
 
     def _add_exact(self) -> list[OperatingPoint]:

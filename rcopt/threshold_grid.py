@@ -102,7 +102,10 @@ def cheapest_pairs(grid: Grid, tolerance: float) -> NDArray[np.float64]:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     pairs, accuracy, cost = grid.points()
     order = np.lexsort((-accuracy, cost))
-    aims = np.arange(accuracy.max(), accuracy.min() - tolerance, -tolerance)[::-1]
+    span = accuracy.max() - accuracy.min()
+    # None that lies a whole step below the smallest accuracy, whatever rounding says.
+    count = int(np.ceil((span + tolerance - _ROUNDING) / tolerance))
+    aims = (accuracy.max() - tolerance * np.arange(count))[::-1]
     near = np.abs(accuracy[order] - aims[:, None]) <= tolerance + _ROUNDING
     served = near.any(axis=1)
     kept = order[near[served].argmax(axis=1)]

@@ -652,7 +652,7 @@ def test_a_damaged_checkpoint_is_told_and_the_training_starts_over(
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    assert main(["run", "tiny", "--quiet", *one]) == 0
+    assert main(["run", "tiny", "--quiet", "--retry-failed", *one]) == 0
     said = caplog.text
     assert f"{path}: not a sound checkpoint of this training (its sha256 is another)" in said
     assert "the training starts over" in said
