@@ -21,21 +21,22 @@ def new_site(store_template: Path, tmp_path: Path) -> Iterator[NewSite]:
     with ExitStack() as ends:
 
         def make(
-            storage: str, *search_settings: str, http: bool = True, name: str = "site"
+            storage: str, *search_settings: str, http: bool = True, cascade_runs: int = 1000
         ) -> Site:
-            project = tmp_path / name
+            project = tmp_path / "site"
             (project / "mlruns").mkdir(parents=True)
             shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
             make_images(project / "images")
             settings = "\n".join(["[search]", f'storage = "{storage}"', *search_settings, ""])
             text = SPACE.replace("[search]\n", settings)
-            site = Site(project, tmp_path / f"{name}-commands", None)
+            text += f"\n[tracking]\ncascade_runs = {cascade_runs}\n"
+            site = Site(project, tmp_path / "commands", None)
             site.folder.mkdir()
             if http:
                 site.server = Server(project / "mlruns", free_port())
                 site.server.start()
                 ends.callback(site.server.kill)
-                text += f'\n[tracking]\nuri = "{site.server.uri}"\n'
+                text += f'uri = "{site.server.uri}"\n'
             write_study(project, text)
             ends.callback(site.end)
             return site

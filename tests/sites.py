@@ -122,4 +122,10 @@ def assert_complete(site: Site, trials: int) -> None:
         for run in runs_of(site.project, "cascade")
         if run.tags["rcopt.trial"] != "none"
     )
-    assert logged == dict.fromkeys((str(t.number) for t in stored), 1)
+    limit = study.settings.tracking.cascade_runs
+    runs = [str(trial.number) for trial in stored if trial.number < limit]
+    assert {number: logged[number] for number in runs} == dict.fromkeys(runs, 1)
+    # Beyond the limit only members of the front have runs, and all are steps.
+    assert set(logged.values()) == {1}
+    (study_run,) = runs_of(site.project, "study")
+    assert len(study_run.metrics.get("val/accuracy", ())) == len(stored) - len(runs)

@@ -62,8 +62,9 @@ def test_workers_that_are_killed_all_the_time_finish_the_study(
 def test_workers_outlast_restarts_and_a_minute_without_any_server(
     database: str, postgres_server: PostgresProcess, new_site: NewSite, undisturbed: Path
 ) -> None:
-    trials = 100
-    site = new_site(database)
+    # Enough for trials to be left when the long outage comes, on a fast machine too.
+    trials = 2000
+    site = new_site(database, cascade_runs=50)
     server = site.server
     assert server is not None
     at_work = [site.begin("worker", "tiny", "--trials", str(trials)) for _ in range(2)]

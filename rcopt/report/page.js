@@ -3,6 +3,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const tipBox = document.getElementById("tip");
   const REACH = 36;
+  // Counts what the reader did; an answer that comes late belongs to an earlier turn.
+  let turn = 0;
 
   const place = (mark) => {
     if (mark.tagName === "circle") return [+mark.getAttribute("cx"), +mark.getAttribute("cy")];
@@ -58,10 +60,12 @@
     svg.append(ring);
   };
   const hide = (svg) => {
+    turn += 1;
     tipBox.style.visibility = "hidden";
     aim(svg, null);
   };
   const over = (svg, mark, x, y) => {
+    turn += 1;
     aim(svg, mark);
     const tip = data.tips[+mark.dataset.t];
     show(tip.command ? [...tip.lines, "Click for the command."] : tip.lines, x, y);
@@ -102,8 +106,9 @@
       part.textContent = line;
       return part;
     }));
+    const mine = (turn += 1);
     const copied = await toClipboard(tip.command);
-    show([tip.command, copied ? "Copied." : "Copy it below the figure.", ...tip.lines], x, y);
+    if (mine === turn) show([tip.command, copied ? "Copied." : "Copy it below the figure.", ...tip.lines], x, y);
   };
 
   const overMap = (svg, cells, event) => {
