@@ -24,6 +24,8 @@ _CAPACITY = 20_000
 _BATCH = 200
 #: Seconds of pause after a failure: doubled up to the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+#: Seconds that the call under way has when the log gives up.
+_LAST = 3.0
 #: Seconds between two uploads of the table while evaluations keep coming.
 _TABLE_EVERY = 60.0
 
@@ -111,6 +113,8 @@ class CascadeLog:
             if progress is not None:
                 progress(self.waiting)
         self._given_up.set()
+        # What is being logged now is finished, or a run would stay open.
+        self._thread.join(_LAST)
         return self.waiting or self._ledger.unsaved
 
     def _work(self) -> None:
