@@ -15,12 +15,11 @@ from typing import Any, get_args
 
 from rcopt.answers import AnswerRule
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.config import digest
+from rcopt.digests import file_digest, sealed, unsealed
 from rcopt.errors import DAMAGE, InputError
 from rcopt.executor import CascadeExecutor
 from rcopt.images import MEAN, STD
 from rcopt.predictions import Confidence
-from rcopt.tracking.connection import sha256
 from rcopt.training import Precision, load_weights
 
 FORMAT = "rcopt-cascade-2"
@@ -101,8 +100,7 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
         except OSError as error:
             raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from None
         described.append(_stage_entry(package, level) | _file_entry(folder / name))
-    description = _description(package, described)
-    description["sha256"] = digest(description)
+    description = sealed(_description(package, described))
     text = json.dumps(description, indent=2, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
@@ -171,7 +169,7 @@ def _stage_entry(package: CascadePackage, level: int) -> dict[str, Any]:
 
 
 def _file_entry(path: Path) -> dict[str, str]:
-    return {"weights": path.name, "sha256": sha256(path)}
+    return {"weights": path.name, "sha256": file_digest(path)}
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -184,13 +182,12 @@ def _read_description(path: Path) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(description, dict) or found != FORMAT:
         raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
-    whole = {key: value for key, value in description.items() if key != "sha256"}
-    if description.get("sha256") != digest(whole):
+    try:
+        return unsealed(description)
+    except ValueError as error:
         raise InputError(
-            f"{path}: changed since it was packaged (its sha256 is another); register the "
-            "cascade again"
-        )
-    return description
+            f"{path}: changed since it was packaged ({error}); register the cascade again"
+        ) from None
 
 
 def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCascade:
@@ -248,7 +245,7 @@ def _verified(folder: Path, name: str, digest: str) -> Path:
         raise InputError(f"{path}: leads out of its folder; register the cascade again")
     if not path.is_file():
         raise InputError(f"{path}: missing; register the cascade again")
-    if sha256(path) != digest:
+    if file_digest(path) != digest:
         raise InputError(
             f"{path}: changed since it was packaged (its sha256 is another); register the "
             "cascade again"

@@ -1,7 +1,6 @@
 """The study file: its schema, its overrides, and what makes two versions comparable."""
 
 import difflib
-import hashlib
 import json
 import re
 import tomllib
@@ -373,12 +372,6 @@ def identity(settings: StudySettings) -> dict[str, Any]:
         free.append("latency.")
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}
     return {"search.cost": cost, **kept}
-
-
-def digest(value: object) -> str:
-    """Return the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

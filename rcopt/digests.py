@@ -1,10 +1,42 @@
 """Digests that stored files carry, so that damage which leaves them readable is seen too."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a JSON file is to hold: a tree with its digest as ``sha256``."""
+    return {"sha256": digest(tree), **tree}
+
+
+def unsealed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree without its digest.
+
+    Raises:
+        ValueError: If it changed since it was `sealed`, or never was.
+    """
+    content = {key: value for key, value in tree.items() if key != "sha256"}
+    if tree.get("sha256") != digest(content):
+        raise ValueError("its sha256 is another")
+    return content
 
 
 def tensors_digest(tensors: Mapping[str, NDArray[np.generic]], text: str) -> str:

@@ -1,4 +1,4 @@
-"""The two ways a command ends badly, each with its exit code."""
+"""The two ways a command ends badly, each with its exit code, and what they are told from."""
 
 #: What taking the content of a damaged file apart raises.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)

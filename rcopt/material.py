@@ -14,8 +14,9 @@ import numpy as np
 from rcopt import tracking
 from rcopt.cascade import Stage
 from rcopt.claims import Claims
-from rcopt.config import Study, digest
+from rcopt.config import Study
 from rcopt.cost import flops_from_macs
+from rcopt.digests import digest, sealed, unsealed
 from rcopt.errors import DAMAGE, InputError
 from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
@@ -366,8 +367,7 @@ def _count(
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"sha256": digest(known), "macs": known}
-        write_whole(path, json.dumps(kept, indent=1).encode())
+        write_whole(path, json.dumps(sealed({"macs": known}), indent=1).encode())
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
 
 
@@ -377,9 +377,9 @@ def known_macs(study: Study) -> dict[str, int]:
     Those in a damaged file are counted again when a study is next run.
     """
     try:
-        kept = json.loads(_macs_file(study).read_text(encoding="utf-8"))
+        kept = unsealed(json.loads(_macs_file(study).read_text(encoding="utf-8")))
         known: dict[str, int] = kept["macs"]
-        return known if kept["sha256"] == digest(known) else {}
+        return known
     except (OSError, *DAMAGE):
         return {}
 

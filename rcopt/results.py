@@ -1,8 +1,6 @@
 """What a study came to, as one file: the front with its test numbers, and what it rests on."""
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.config import digest
+from rcopt.digests import sealed, unsealed
 from rcopt.errors import DAMAGE, InputError
 from rcopt.fronts import spread
+from rcopt.whole_files import write_whole
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
@@ -91,7 +90,7 @@ def well_spread(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
 
 def save_results(path: Path, results: Results) -> None:
     """Write results as JSON with their digest; the file appears whole or stays as it was."""
-    tree: dict[str, Any] = {
+    tree = {
         "format": FORMAT,
         "study": results.study,
         "reference": list(results.reference),
@@ -106,14 +105,7 @@ def save_results(path: Path, results: Results) -> None:
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
     }
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"sha256": digest(tree), **tree}, file, indent=1)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(sealed(tree), indent=1).encode())
 
 
 def load_results(path: Path) -> Results:
@@ -126,8 +118,7 @@ def load_results(path: Path) -> Results:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
-        if tree.pop("sha256") != digest(tree):
-            raise ValueError("its sha256 is another")
+        tree = unsealed(tree)
         return Results(
             study=str(tree["study"]),
             points=tuple(_point(entry) for entry in tree["front"]),

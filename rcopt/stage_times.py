@@ -1,9 +1,7 @@
 """What a forward pass of each stage takes on this machine: measured, kept, used as a cost."""
 
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,10 +11,12 @@ import numpy as np
 
 from rcopt.cascade import Stage
 from rcopt.config import Study
-from rcopt.errors import InputError
+from rcopt.digests import sealed, unsealed
+from rcopt.errors import DAMAGE, InputError
 from rcopt.material import Material, known_device
 from rcopt.progress import Progress
 from rcopt.trials import Trials
+from rcopt.whole_files import write_whole
 
 FORMAT = "rcopt-latency-1"
 FILE = "latency.json"
@@ -119,7 +119,7 @@ def fixed(
 
     try:
         return StageTimes.from_json(json.loads(stored.shared("latency", make)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{study.name}: the stages' times in the study's storage are damaged ({reason}); "
@@ -233,10 +233,11 @@ def _load(path: Path) -> dict[Conditions, StageTimes]:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
+        tree = unsealed(tree)
         found = [StageTimes.from_json(entry) for entry in tree["measurements"]]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *DAMAGE) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{path}: damaged measurements ({reason}); delete it to measure again"
@@ -246,14 +247,7 @@ def _load(path: Path) -> dict[Conditions, StageTimes]:
 
 def _save(path: Path, measurements: Sequence[StageTimes]) -> None:
     tree = {"format": FORMAT, "measurements": [times.to_json() for times in measurements]}
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(tree, file, indent=1)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(sealed(tree), indent=1).encode())
 
 
 def _processor() -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from rcopt import tracking
 from rcopt.cascade import Stage
 from rcopt.claims import ClaimLost, Claims
-from rcopt.config import Study, StudySettings, digest
+from rcopt.config import Study, StudySettings
 from rcopt.cost import flops_from_macs
+from rcopt.digests import digest
 from rcopt.errors import InputError, WorkError
 from rcopt.patience import Patience
 from rcopt.pool import TrainedStage

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all."""
 
-import os
+import secrets
 from pathlib import Path
 
 
@@ -9,7 +9,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Where that fails, as on a full disk, nothing is left of the new one.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Not the process's number: another machine may write to the same drive.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)

@@ -18,7 +18,7 @@ from packaging_helpers import (
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Stage, exits
 from rcopt.cascade_files import DESCRIPTION, open_cascade, save_cascade
-from rcopt.config import digest
+from rcopt.digests import digest
 from rcopt.errors import InputError
 from rcopt.predictions import Predictions
 from rcopt.training import load_weights, predict_batch

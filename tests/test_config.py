@@ -18,11 +18,11 @@ from rcopt.config import (
     StudySettings,
     TrackingSettings,
     TrainingSettings,
-    digest,
     flatten,
     identity,
     load_study,
 )
+from rcopt.digests import digest
 from rcopt.errors import InputError
 from rcopt.redaction import has_login
 from rcopt.training import Recipe

@@ -32,9 +32,8 @@ from study_helpers import STORED, TRAINED, start, store_predictions, write_study
 
 from rcopt.backbones import Cost
 from rcopt.cli import main
-from rcopt.config import digest
+from rcopt.digests import digest, file_digest
 from rcopt.errors import InputError
-from rcopt.tracking.connection import sha256
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -344,10 +343,10 @@ def test_packed_cascades(
             described.write_bytes(with_digest(changed) if rng.random() < 0.8 else changed)
         else:
             path = folder / "stage-0.safetensors"
-            before = sha256(path)
+            before = file_digest(path)
             path.write_bytes(damage_safetensors(rng, path.read_bytes()))
             if rng.random() < 0.8:  # as somebody would who means it
-                text = described.read_text().replace(before, sha256(path))
+                text = described.read_text().replace(before, file_digest(path))
                 described.write_bytes(with_digest(text.encode()))
         return judged(trained, "predict", str(folder), str(picture))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
-from rcopt.config import digest
+from rcopt.digests import digest
 from rcopt.errors import InputError
 from rcopt.results import Results, StageSummary, load_results, save_results
 
@@ -71,7 +71,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rcopt.results.json.dump", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         save_results(tmp_path / "r.json", replace(results, study="other"))
     assert (tmp_path / "r.json").read_bytes() == before

@@ -34,11 +34,10 @@ from rcopt.cascade import Stage
 from rcopt.cascade_files import DESCRIPTION, open_cascade, save_cascade
 from rcopt.checkpoints import load_checkpoint
 from rcopt.cli import main
-from rcopt.config import digest
+from rcopt.digests import digest, file_digest
 from rcopt.errors import InputError
 from rcopt.stage_files import load_stage, save_stage
 from rcopt.tracking import Tracker, open_tracker
-from rcopt.tracking.connection import sha256
 from rcopt.ui import is_loopback, serve
 
 pytest_plugins = ["tracking_fixtures"]
@@ -213,10 +212,10 @@ def test_pickled_weights_of_a_packed_cascade_are_refused(
     folder = tmp_path / "cascade"
     save_cascade(folder, make_package(), weights)
     path = folder / "stage-0.safetensors"
-    before = sha256(path)
+    before = file_digest(path)
     path.write_bytes(form(marker))
     # The stranger has also written down the digests that belong to it.
-    description = json.loads((folder / DESCRIPTION).read_text().replace(before, sha256(path)))
+    description = json.loads((folder / DESCRIPTION).read_text().replace(before, file_digest(path)))
     description.pop("sha256")
     (folder / DESCRIPTION).write_text(json.dumps(description | {"sha256": digest(description)}))
     with pytest.raises(InputError, match="damaged, or not a weights file of rcopt"):

@@ -13,7 +13,8 @@ from study_helpers import runs_of, statuses, stored_runs, write_study
 
 from rcopt.cascade import Stage
 from rcopt.claims import Claims, open_claims
-from rcopt.config import Study, digest, load_study
+from rcopt.config import Study, load_study
+from rcopt.digests import sealed
 from rcopt.results import Results, StageSummary, save_results
 from rcopt.status import Status, status
 from rcopt.tables import status_table, status_tree
@@ -204,8 +205,7 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
     study.folder.mkdir(parents=True)
     (study.folder / "study.toml").write_text(study.to_toml())
     macs = {"mobilenet_v2-0.1@8/3": 100, "mobilenet_v2-0.25@8/3": 300, "mobilenet_v2-0.1@12/3": 50}
-    kept = {"sha256": digest(macs), "macs": macs}
-    (study.folder / "macs.json").write_text(json.dumps(kept))
+    (study.folder / "macs.json").write_text(json.dumps(sealed({"macs": macs})))
     assert status(study).seconds_left is None
     done = StageSummary(
         Stage(8, "mobilenet_v2-0.1", 200.0), "k", 100, 1, 0.5, 0.5, seconds=10.0, run_id=None

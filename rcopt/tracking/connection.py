@@ -1,6 +1,5 @@
 """An open MLflow store: queries, files, and what goes wrong told in one line."""
 
-import hashlib
 import logging
 import re
 import shutil
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rcopt.digests import file_digest
 from rcopt.errors import InputError, UnreachableError, WorkError
 from rcopt.tracking.opening import away, first_line, no_space, open_store, resolve_uri
 
@@ -83,7 +83,7 @@ class Connection:
         Raises:
             WorkError: If what was stored is not what was sent.
         """
-        digest = sha256(source)
+        digest = file_digest(source)
         folder, _, base = name.rpartition("/")
         # MLflow names an artifact after the file, which may be called anything.
         with tempfile.TemporaryDirectory(prefix="rcopt-") as made:
@@ -97,7 +97,7 @@ class Connection:
             self.client.log_artifact(run_id, str(sent), folder or None)
         stored = self._local(run_id, name)
         if stored is not None:
-            whole = stored.is_file() and sha256(stored) == digest
+            whole = stored.is_file() and file_digest(stored) == digest
         else:
             sizes = {f.path: f.file_size for f in self.client.list_artifacts(run_id, folder)}
             whole = sizes.get(name) == source.stat().st_size
@@ -121,11 +121,11 @@ class Connection:
             if not re.fullmatch(r"\w[\w-]*", run_id):
                 raise InputError(f"run {run_id!r}: not an id that MLflow gives")
             path = self.project / "mlruns" / "downloads" / run_id / name
-            if digest is None or not path.is_file() or sha256(path) != digest:
+            if digest is None or not path.is_file() or file_digest(path) != digest:
                 self._download(run_id, name, path)
         if not path.is_file():
             raise InputError(f"{path}: the artifact {name} of run {run_id} is missing")
-        if digest is not None and sha256(path) != digest:
+        if digest is not None and file_digest(path) != digest:
             raise InputError(
                 f"{path}: damaged, its sha256 is not the one its run {run_id} recorded"
             )
@@ -178,12 +178,6 @@ def reported(what: str) -> Iterator[None]:
         if away(error):
             raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
         raise WorkError(f"{what}: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def quoted(text: str) -> str:
