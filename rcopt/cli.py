@@ -288,31 +288,35 @@ def _ranking(arguments: argparse.Namespace) -> tuple[Any, Any]:
         )
     if arguments.cost is None:
         return study, None
-    from rcopt.progress import Shown
     from rcopt.ranking import rank
 
-    shown = Shown()
-    try:
-        found = rank(study, arguments.cost, again=arguments.measure_again, progress=shown)
-    finally:
-        shown.close()
-    return study, found
+    with _progress() as progress:
+        return study, rank(study, arguments.cost, again=arguments.measure_again, progress=progress)
 
 
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
 
 
+@contextmanager
+def _progress(quiet: bool = False) -> Iterator[Any]:
+    """Yield what shows progress, and end its bars whatever happens."""
+    from rcopt.progress import Progress, Shown
+
+    shown = Shown()
+    try:
+        yield Progress() if quiet else shown
+    finally:
+        shown.close()
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from rcopt import study, tables
     from rcopt.config import load_study
-    from rcopt.progress import Progress, Shown
     from rcopt.results import well_spread
 
     loaded = load_study(arguments.study, arguments.overrides)
-    shown = Shown()
-    progress = Progress() if arguments.quiet else shown
-    try:
+    with _progress(arguments.quiet) as progress:
         if arguments.workers > 1:
             from rcopt.local_workers import run_local_workers
 
@@ -329,8 +333,6 @@ def _run(arguments: argparse.Namespace) -> None:
             retry_failed=arguments.retry_failed and arguments.workers == 1,
             progress=progress,
         )
-    finally:
-        shown.close()
     points = well_spread(results.points)
     if arguments.format != "table":
         print(
@@ -352,7 +354,6 @@ def _run(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from rcopt import study
     from rcopt.config import load_study
-    from rcopt.progress import Progress, Shown
 
     first = load_study(arguments.study, arguments.overrides)
     repeats = [first]
@@ -360,13 +361,8 @@ def _train(arguments: argparse.Namespace) -> None:
         own = [f"name='{first.name}-{number}'", f"seed={first.settings.seed + number}"]
         repeats.append(load_study(arguments.study, [*arguments.overrides, *own]))
     for one in repeats:
-        shown = Shown()
-        try:
-            results = study.run(
-                one, every_stage=True, progress=Progress() if arguments.quiet else shown
-            )
-        finally:
-            shown.close()
+        with _progress(arguments.quiet) as progress:
+            results = study.run(one, every_stage=True, progress=progress)
         print(f"{one.name}: seed {one.settings.seed}, {len(results.stages)} trained stages")
     if arguments.quiet:
         return
@@ -387,22 +383,18 @@ def _worker_options(arguments: argparse.Namespace) -> list[str]:
 def _worker(arguments: argparse.Namespace) -> None:
     from rcopt import study
     from rcopt.config import load_study
-    from rcopt.progress import Progress, Shown
 
     overrides = list(arguments.overrides)
     if arguments.device is not None:
         overrides.append(f"training.device={arguments.device}")
     loaded = load_study(arguments.study, overrides)
-    shown = Shown()
-    try:
+    with _progress(arguments.quiet) as progress:
         results = study.run(
             loaded,
             trials=arguments.trials,
             retry_failed=arguments.retry_failed,
-            progress=Progress() if arguments.quiet else shown,
+            progress=progress,
         )
-    finally:
-        shown.close()
     if not arguments.quiet:
         _say(
             f"{loaded.name}: {results.sampled} trials, {len(results.stages)} stages, "
@@ -602,8 +594,11 @@ def _ui(arguments: argparse.Namespace) -> None:
 
 
 def _wants(arguments: argparse.Namespace) -> bool:
-    names = ("max_flops", "max_milliseconds", "min_accuracy", "max_drop", "trial", "certify")
-    return arguments.knee or any(getattr(arguments, name) is not None for name in names)
+    from dataclasses import fields
+
+    from rcopt.choose import Wish
+
+    return any(getattr(arguments, field.name) != field.default for field in fields(Wish))
 
 
 def _picked(arguments: argparse.Namespace) -> Any:

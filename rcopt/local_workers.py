@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import IO
 
 from rcopt.config import Study
-from rcopt.errors import InputError
 from rcopt.progress import Progress
+from rcopt.workers import check_shareable
 
 #: Seconds that workers have to stop after a signal before they are killed.
 GRACE = 15.0
@@ -37,11 +37,7 @@ def run_local_workers(
         InputError: If the study's storage serves only one worker.
         KeyboardInterrupt: If interrupted; all workers are stopped then.
     """
-    if study.storage.startswith("sqlite"):
-        raise InputError(
-            'search.storage: an SQLite file serves one worker only; use "journal" (one machine) '
-            "or a postgresql:// URL"
-        )
+    check_shareable(study)
     devices = _devices(study.settings.training.device)
     environment = os.environ.copy()
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))

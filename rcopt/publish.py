@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -50,12 +51,12 @@ def publish_report(
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     stages = trained_stages(study, tracker)
     by_name = {(t.stage.resolution, t.stage.backbone): t.stage for t in stages}
-    stored = Trials(study.storage, study.name, study.folder, None)
-    trials = [
-        trial_point(trial, lambda r, b: by_name[(r, b)])
-        for trial in stored.all()
-        if trial_source(trial)
-    ]
+    with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
+        trials = [
+            trial_point(trial, lambda r, b: by_name[(r, b)])
+            for trial in stored.all()
+            if trial_source(trial)
+        ]
     data = report_data(
         StudyFacts(
             name=study.name,

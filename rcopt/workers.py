@@ -68,6 +68,20 @@ class Place:
         return process in {worker.process for worker in self.others()}
 
 
+def check_shareable(study: Study) -> None:
+    """Refuse more than one worker where the trials' storage serves only one.
+
+    Raises:
+        InputError: If trials lie in an SQLite file.
+    """
+    if study.storage.startswith("sqlite"):
+        raise InputError(
+            f"search.storage: {study.name} keeps its trials in SQLite, and an SQLite file serves "
+            'one worker only; use "journal" (one machine) or a postgresql:// URL, or let one '
+            "process work at a time"
+        )
+
+
 @contextmanager
 def join(study: Study, claims: Claims) -> Iterator[Place]:
     """Take the first free place among a study's workers, and give it back at the end.
@@ -81,12 +95,8 @@ def join(study: Study, claims: Claims) -> Iterator[Place]:
                 break
         else:
             raise WorkError(f"{study.name}: {MOST} workers are at it already")
-        if index and study.storage.startswith("sqlite"):
-            raise InputError(
-                f"search.storage: another process works on {study.name}, and an SQLite file "
-                'serves one worker only; use "journal" (one machine) or a postgresql:// URL, or '
-                "wait for the other one"
-            )
+        if index:
+            check_shareable(study)
         place = Place(study.name, claims, index, held)
         yield place
 
