@@ -7,8 +7,6 @@ its claim before the row can expire, so what is published follows a call of ``al
 """
 
 import math
-import os
-import platform
 import re
 import secrets
 import threading
@@ -24,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from rcopt.errors import UnreachableError, WorkError
 from rcopt.postgres import PostgresServer, is_postgres
+from rcopt.processes import this_process
 
 #: Raises `ClaimLost` when the claim may have passed to another worker.
 Alive = Callable[[], None]
@@ -145,7 +144,7 @@ class FileClaims:
             if won:
                 undo.callback(lock.release)
                 mine = _identity(path)
-                note.write_text(_this_process())
+                note.write_text(this_process())
                 undo.pop_all()
         if not won:
             yield None
@@ -216,7 +215,7 @@ class LeaseClaims:
         _check_name("key", key)
         self._prepare()
         # A random part for every claim, so that a late renewal of an earlier one misses.
-        owner = f"{_this_process()}:{secrets.token_hex(8)}"
+        owner = f"{this_process()}:{secrets.token_hex(8)}"
         row = {"key": key, "owner": owner, "ttl": self._ttl}
         asked = _clock()
         if not self._server.rows(_CLAIM, row):
@@ -376,10 +375,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _this_process() -> str:
-    return f"{platform.node()}:{os.getpid()}"
 
 
 def _clock() -> float:

@@ -9,6 +9,7 @@ from rcopt.config import Study
 from rcopt.errors import WorkError
 from rcopt.material import Material
 from rcopt.patience import Patience
+from rcopt.processes import this_owner
 from rcopt.results import Results
 
 
@@ -69,7 +70,7 @@ class Visit:
         reason: str,
         report: Callable[[], Results] | None = None,
     ) -> Results | None:
-        own = tracking.this_owner()
+        own = this_owner()
         with self._gate():
             others = self._place.others()
             self._place.leave()

@@ -10,7 +10,7 @@ from datetime import datetime
 from rcopt.claims import Claims
 from rcopt.config import Study
 from rcopt.errors import InputError, WorkError
-from rcopt.tracking.owner import owner_alive, process_alive
+from rcopt.processes import owner_alive, process_alive
 
 #: More workers than this on one study are refused.
 MOST = 1000

@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from tracking_helpers import URI, free_port, open_study
 
 from rcopt.errors import InputError, WorkError
-from rcopt.tracking import Tracker, open_tracker, owner_alive, relocate, resolve_uri, this_owner
+from rcopt.processes import owner_alive, this_owner
+from rcopt.tracking import Tracker, open_tracker, relocate, resolve_uri
 from rcopt.tracking.connection import reported
 
 pytest_plugins = ["tracking_fixtures"]
@@ -152,7 +153,7 @@ def test_relocating_a_store_in_its_place_changes_nothing(project: Path) -> None:
 
 def test_this_process_is_alive_and_dead_ones_are_not() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from rcopt.tracking import this_owner; print(this_owner())"],
+        [sys.executable, "-c", "from rcopt.processes import this_owner; print(this_owner())"],
         check=True,
         capture_output=True,
         text=True,

@@ -8,7 +8,8 @@ import pytest
 from tracking_helpers import URI, make_point, make_stage, open_study, publish
 
 from rcopt.errors import InputError
-from rcopt.tracking import DataInput, Tracker, open_tracker, this_owner, view_link
+from rcopt.processes import this_owner
+from rcopt.tracking import DataInput, Tracker, open_tracker, view_link
 from rcopt.tracking.view import FRONT_FILTER, TAG
 
 pytest_plugins = ["tracking_fixtures"]

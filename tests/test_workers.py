@@ -15,10 +15,10 @@ from rcopt.cascade import Stage
 from rcopt.claims import Claims, open_claims
 from rcopt.config import Study, load_study
 from rcopt.digests import sealed
+from rcopt.processes import this_owner
 from rcopt.results import Results, StageSummary, save_results
 from rcopt.status import Status, status
 from rcopt.tables import status_table, status_tree
-from rcopt.tracking import this_owner
 from rcopt.trials import Failure, Trials, trial_source
 from rcopt.workers import Place, Worker, join, workers
 

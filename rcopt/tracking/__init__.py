@@ -5,7 +5,6 @@ Importing this is cheap; MLflow itself is loaded when a store is opened.
 
 from rcopt.tracking.cascade_log import CascadeLog
 from rcopt.tracking.opening import relocate, resolve_uri
-from rcopt.tracking.owner import owner_alive, this_owner
 from rcopt.tracking.records import DataInput, StudyRun
 from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, EndStatus, StageStore
 from rcopt.tracking.tracker import Tracker, open_tracker
@@ -21,9 +20,7 @@ __all__ = [
     "StudyRun",
     "Tracker",
     "open_tracker",
-    "owner_alive",
     "relocate",
     "resolve_uri",
-    "this_owner",
     "view_link",
 ]

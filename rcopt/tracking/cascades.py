@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rcopt.cascade import OperatingPoint
+from rcopt.processes import this_owner
 from rcopt.tracking import labels, view
 from rcopt.tracking.connection import reported
-from rcopt.tracking.owner import this_owner
 from rcopt.tracking.records import StudyRun
 from rcopt.tracking.stages import StageStore
 

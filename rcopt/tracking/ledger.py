@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rcopt.cascade import OperatingPoint
+from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import labels
-from rcopt.tracking.owner import owner_alive, this_owner
 from rcopt.tracking.records import StudyRun
 from rcopt.tracking.tracker import Tracker
 

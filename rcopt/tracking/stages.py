@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from rcopt.cascade import Stage
 from rcopt.errors import InputError, WorkError
 from rcopt.pool import TrainedStage
+from rcopt.processes import this_owner
 from rcopt.stage_files import load_stage
 from rcopt.tracking import labels
 from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
 from rcopt.tracking.environment import environment_tags
-from rcopt.tracking.owner import this_owner
 from rcopt.tracking.records import StudyRun, dataset_input
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rcopt.cost import CostName
 from rcopt.errors import InputError, WorkError
+from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import view
 from rcopt.tracking.cascades import CascadeStore
 from rcopt.tracking.connection import Warn, quiet_warning, quoted, reported
 from rcopt.tracking.environment import environment_tags
-from rcopt.tracking.owner import owner_alive, this_owner
 from rcopt.tracking.records import DataInput, StudyRun, dataset_input
 from rcopt.tracking.stages import EndStatus
 

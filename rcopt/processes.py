@@ -1,4 +1,4 @@
-"""Who holds a run: a process on a host, and whether it still lives."""
+"""Processes by name, ``host:pid``, and whether they still run."""
 
 import os
 import platform
@@ -7,9 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 
 
+def this_process() -> str:
+    """Return ``host:pid`` of this process."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
 def this_owner() -> str:
     """Return ``host:pid:start`` of this process; the start tells it from a later namesake."""
-    return f"{platform.node()}:{os.getpid()}:{_start_of(os.getpid())}"
+    return f"{this_process()}:{_start_of(os.getpid())}"
 
 
 def owner_alive(owner: str) -> bool:
