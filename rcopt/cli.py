@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name need not be text, and the terminal may not know every letter.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # A file's name need not be text, and the terminal may not know every letter. By lines,
+        # for whoever pipes `rcopt ui` waits for its link.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     if not arguments.debug:
         warnings.simplefilter("ignore")
     try:
