@@ -235,14 +235,18 @@ def test_a_cache_that_cannot_be_written_is_named(root: Path) -> None:
 
 
 _LOAD = """
+import os
+import signal
 import sys
 from pathlib import Path
+# Whatever started the tests, a shell in the background perhaps, may have had it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from rcopt import data
 if len(sys.argv) > 3:
     import time
     plain = data.decode
     def slow(*a):
-        print("decoding", flush=True)
+        os.write(1, b"decoding\\n")  # at once, for two threads decode
         time.sleep(0.2)
         return plain(*a)
     data.decode = slow

@@ -83,7 +83,9 @@ def test_ui_serves_the_study_and_ctrl_c_stops_everything(tracker: Tracker) -> No
     study = open_study(tracker)
     code = (
         "from pathlib import Path; from rcopt.ui import serve\n"
-        "import functools\n"
+        "import functools, signal\n"
+        # Whatever started the tests may have had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"serve({URI!r}, Path({str(tracker.project)!r}), study='s', port=5700, "
         "open_browser=False, say=functools.partial(print, flush=True))"
     )
