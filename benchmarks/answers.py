@@ -152,9 +152,7 @@ def worth(
     top = top_stage(stages)
     validation_accuracy = top.predictions["validation"].accuracy
     test_accuracy = top.predictions["test"].accuracy
-    n = len(top.predictions["test"])
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    draws = np.vstack([np.full(n, 1 / n), draws])
+    draws = resampled(len(top.predictions["test"]), rng, resamples)
     cheapest = min(one.stage.flops for one in stages)
     everywhere = np.geomspace(cheapest, top.stage.flops, STEPS)
     default: _Drawn | None = None
@@ -192,6 +190,12 @@ def worth(
 def fronts_of(stages: Sequence[TrainedStage], rule: AnswerRule) -> Fronts:
     """Return a rule's exact front on validation and what its points do on test."""
     return on_test(study_front(stages, rule=rule).points, stages, rule)
+
+
+def resampled(n_images: int, rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    """Return (1 + resamples, n_images) weights of images: as they are, then as bootstraps draw."""
+    alike = np.full(n_images, 1 / n_images)
+    return np.vstack([alike, rng.multinomial(n_images, alike, size=resamples) / n_images])
 
 
 def on_test(

@@ -24,7 +24,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from benchmarks.answers import Fronts, interval, on_test, signed, top_stage, volume
+from benchmarks.answers import Fronts, interval, on_test, resampled, signed, top_stage, volume
 from benchmarks.original import print_reproduction, reproduction
 from benchmarks.pools import POOL, Pool, recorded
 from benchmarks.samplers import GOAL, ORDERS, SEEDS
@@ -164,9 +164,7 @@ def measure(
     top = top_stage(stages)
     alone = study_front([top]).points[0]
     top_right = top.predictions["test"].correct
-    n = len(top_right)
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    draws = np.vstack([np.full(n, 1 / n), draws])
+    draws = resampled(len(top_right), rng, resamples)
     found: list[Worth] = []
     first: NDArray[np.float64] | None = None
     for variant in chosen:
