@@ -156,3 +156,11 @@ def test_nothing_is_pickled(source: Path) -> None:
             assert given.get("shell") in (None, False), where
             assert called != "torch.load" or given.get("weights_only") is True, where
             assert called != "np.load" or given.get("allow_pickle") is False, where
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_the_page_of_the_layout_names_every_module(source: Path) -> None:
+    root = Path(rcopt.__file__).parent
+    page = (root.parent / "docs" / "layout.md").read_text(encoding="utf-8")
+    place = source.relative_to(root).parts[0] + ("" if source.parent == root else "/")
+    assert source.name == "__init__.py" or f"`{place}`" in page
