@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rcopt.training import Recipe
 
 #: Raised when training or prediction change so that the same key no longer means the same.
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 #: Seconds between looks at a stage that another process is training.
 POLL = 1.0

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mapped_memory import needs_linux, resident_bytes
 from PIL import Image
 
 from rcopt import data
-from rcopt.data import Dataset, load_data
+from rcopt.data import Dataset, load_data, release
 from rcopt.errors import InputError, WorkError
 from rcopt.images import decode
 from rcopt.torchvision_ops import import_torchvision
@@ -63,6 +64,21 @@ def test_the_base_is_memory_mapped_and_read_only(root: Path) -> None:
     assert isinstance(base, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         base[0, 0, 0, 0] = 1
+
+
+@needs_linux
+def test_mapped_pictures_take_no_memory_but_while_they_are_looked_at(root: Path) -> None:
+    load(root, base_side=64)
+    base = load(root, base_side=64).base
+    file = Path(str(base.filename))  # type: ignore[attr-defined]
+    assert base.nbytes > 200_000
+    assert resident_bytes(file) <= 32_768  # the header, and what the system reads around it
+    before = base.sum()
+    assert resident_bytes(file) >= base.nbytes
+    release(base)
+    assert resident_bytes(file) == 0
+    assert base.sum() == before
+    release(np.zeros((1, 2, 2, 3), dtype=np.uint8))  # not mapped: stays as it is
 
 
 def test_splits_are_disjoint_stratified_and_seeded(root: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mapped_memory import needs_linux, resident_bytes
 from torch import nn
 
 from rcopt import images, training
@@ -419,10 +420,44 @@ def test_auto_precision_follows_hardware_and_model(monkeypatch: pytest.MonkeyPat
     resnet, mobilenet = build("resnet18", 2), build("mobilenet_v2-0.25", 2)
     monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: True)
     assert resolve_precision("auto", resnet, "cpu") == "bfloat16"
-    assert resolve_precision("auto", mobilenet, "cpu") == "float32"
-    assert resolve_precision("bfloat16", mobilenet, "cpu") == "bfloat16"
+    assert resolve_precision("auto", mobilenet, "cpu") == "bfloat16"
+    assert resolve_precision("auto", mobilenet, "cpu", training_side=64) == "float32"
+    assert resolve_precision("auto", resnet, "cpu", training_side=64) == "bfloat16"
+    assert resolve_precision("auto", mobilenet, "cpu", training_side=160) == "bfloat16"
+    assert resolve_precision("bfloat16", mobilenet, "cpu", training_side=64) == "bfloat16"
     monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: False)
     assert resolve_precision("auto", resnet, "cpu") == "float32"
+
+
+def test_auto_precision_follows_the_images_that_an_epoch_trains_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, str]] = []
+    gradients = training._gradients
+
+    def noted(*given: Any) -> Any:
+        seen.append((given[1].shape[-1], given[-1]))
+        return gradients(*given)
+
+    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(training, "_gradients", noted)
+    recipe = replace(RECIPE, epochs=3, precision="auto", progressive=0.3)
+    model = build("mobilenet_v2-0.25", 3)
+    list(train(model, coloured_squares(side=32), 96, recipe, seed=0))
+    assert {side for side, precision in seen if precision == "float32"} == {56, 88}
+    assert {side for side, precision in seen if precision == "bfloat16"} == {96}
+
+
+@needs_linux
+def test_training_and_prediction_leave_no_mapped_pictures_in_memory(tmp_path: Path) -> None:
+    squares, file = coloured_squares(side=32), tmp_path / "base.npy"
+    np.save(file, squares.base)
+    mapped = replace(squares, base=np.load(file, mmap_mode="r"))
+    model = small_model()
+    for _ in train(model, mapped, 8, replace(RECIPE, epochs=2), seed=0):
+        assert resident_bytes(file) == 0
+    predict(model, mapped, "train", 8)
+    assert resident_bytes(file) == 0
 
 
 def test_saved_weights_give_the_same_predictions(tmp_path: Path) -> None:
