@@ -6,8 +6,11 @@ in parameters scaled by area. Everything it computed is computed here, under its
 measured FLOPs, each next to the exact front of the same stages.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import log
 from typing import Literal
 
 import numpy as np
@@ -23,8 +26,8 @@ from rcopt.threshold_grid import Grid, cheapest_pairs, threshold_grid
 
 CostModel = Literal["parameters", "flops"]
 
-#: The cascade of the original report.
-ORIGINAL_STAGES = ("resnet18@32", "resnet34@96", "resnet50@224")
+#: ResNets of the original report's cascade: depth and resolution.
+_WANTED = ((18, 32), (34, 96), (50, 224))
 
 _COARSE_SHAPE, _COARSE_TOLERANCE = (40, 40), 0.001
 _FINE_SHAPE, _FINE_TOLERANCE = (50, 100), 0.0002
@@ -114,25 +117,34 @@ class _Reference:
 
 
 def nearest_stages(stages: Sequence[TrainedStage]) -> tuple[TrainedStage, ...]:
-    """Return the original report's three stages, or those that come nearest to their part.
+    """Return the original report's three stages, or the ResNets that come nearest to them.
 
-    These are the ResNets most accurate on validation at the lowest, the middle and the highest
-    resolution; nothing if ResNets are there at fewer than three.
+    Of the resolutions that have ResNets the three whose ratios to 32, 96 and 224 pixels are
+    nearest to one; at each the depth nearest to the report's, then the stock stem, then the
+    accuracy on validation. Nothing if ResNets are there at fewer than three resolutions.
     """
-    named = {trained.stage.name: trained for trained in stages}
-    if all(name in named for name in ORIGINAL_STAGES):
-        return tuple(named[name] for name in ORIGINAL_STAGES)
-    best: dict[int, TrainedStage] = {}
+    resnets: dict[int, list[tuple[int, TrainedStage]]] = {}
     for trained in stages:
-        side = trained.stage.resolution
-        if trained.stage.backbone.startswith("resnet") and (
-            side not in best or _accuracy(trained) > _accuracy(best[side])
-        ):
-            best[side] = trained
-    sides = sorted(best)
-    if len(sides) < 3:
+        if found := re.match(r"resnet(\d+)", trained.stage.backbone):
+            here = resnets.setdefault(trained.stage.resolution, [])
+            here.append((int(found[1]), trained))
+    if len(resnets) < 3:
         return ()
-    return tuple(best[side] for side in (sides[0], sides[(len(sides) - 1) // 2], sides[-1]))
+    sides = min(
+        combinations(sorted(resnets), 3),
+        key=lambda some: sum(abs(log(s / own)) for s, (_, own) in zip(some, _WANTED, strict=True)),
+    )
+    return tuple(
+        min(
+            resnets[side],
+            key=lambda one: (
+                abs(log(one[0] / depth)),
+                one[1].stage.backbone != f"resnet{one[0]}",
+                -_accuracy(one[1]),
+            ),
+        )[1]
+        for side, (depth, _) in zip(sides, _WANTED, strict=True)
+    )
 
 
 def reproduce(

@@ -50,11 +50,15 @@ def test_the_nearest_stages_are_the_reports_own_or_play_their_part() -> None:
         replace(one, stage=replace(one.stage, resolution=side, backbone=backbone))
         for one, (side, backbone) in zip(drawn, places, strict=True)
     ]
-    # Of two ResNets at 96 pixels the better one; the MobileNet is not asked.
-    assert nearest_stages(others[:5]) == tuple(others[:3])
-    # Of four resolutions the lower of the two in the middle.
-    assert nearest_stages(others) == (others[0], others[1], others[5])
+    # Of two ResNets at 96 pixels the deeper one, for 50 layers; the MobileNet is not asked.
+    assert nearest_stages(others[:5]) == (others[0], others[1], others[3])
+    # With 128 pixels above it, 96 is the middle one, and has the report's own ResNet-34.
+    assert nearest_stages(others) == (others[0], others[3], others[5])
     assert nearest_stages(others[:2]) == ()
+    # Another stem only where the stock one is missing; then the more accurate.
+    stem = replace(others[0], stage=replace(others[0].stage, backbone="resnet18-s2"))
+    assert nearest_stages([stem, *others])[0] == others[0]
+    assert nearest_stages([stem, *others[1:]])[0] == stem
 
 
 def test_grids_have_the_reports_shape_and_begin_at_stage_0(analysis: Analysis) -> None:
