@@ -206,6 +206,9 @@ def training(found: Found) -> list[Row]:
             rows.append(
                 Row(text, "-", f"{value:.2f}") if goal is None else at_least(text, value, goal)
             )
+    if reached := found.get("accuracy"):
+        own, other = (f"{100 * reached[way]:.1f} %" for way in ("rcopt", "ordinary"))
+        rows.append(Row("accuracy after a short training", other, own))
     return rows
 
 

@@ -37,7 +37,7 @@ from rcopt.ui import mlflow_server
 
 RESULTS = Path(__file__).parent / "results"
 URI = "sqlite:///mlruns/mlflow.db"
-ROUNDS, TRIALS, HTTP_TRIALS, LARGE = 3, 50, 30, 2_000
+ROUNDS, TRIALS, LARGE = 3, 100, 2_000
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SPACE = Space({32: BACKBONES, 96: BACKBONES, 224: BACKBONES}, optional=True)
@@ -58,7 +58,7 @@ def main() -> None:
             server(stores["callback"], place / "server-callback") as theirs,
         ):
             uris = {"rcopt": ours, "callback": theirs}
-            found["http"] = side_by_side(stores, place, HTTP_TRIALS, uris)
+            found["http"] = side_by_side(stores, place, TRIALS, uris)
         large = child("rcopt", project(stores["rcopt"], place / "large"), URI, LARGE)
         found["large"] = {"trials": LARGE, **large}
     (RESULTS / "logging_cost.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -340,7 +340,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 96])
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--accuracy-epochs", type=int, default=0)
+    parser.add_argument(
+        "--accuracy-epochs", type=int, default=6, help="of the whole runs compared; 0: none"
+    )
     return parser.parse_args()
 
 
