@@ -103,6 +103,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rng = np.random.default_rng(0)
     top = top_stage(stages)
+    costliest = max(stages, key=lambda one: one.stage.flops)
     found: dict[str, Any] = {
         "pool": folder.name,
         "images": {split: len(one) for split, one in top.predictions.items()},
@@ -117,7 +118,9 @@ def main() -> None:
         ],
         "top": top.stage.name,
         "resamples": RESAMPLES,
-        "headline": headline(stages, rng, resamples=RESAMPLES),
+        "headline": headline(stages, top, rng, resamples=RESAMPLES),
+        "costliest": costliest.stage.name,
+        "against_costliest": headline(stages, costliest, rng, resamples=RESAMPLES),
         "oracle": oracle(stages),
         "stages_to_goal": stages_to_goal(Pool(stages), seeds=SEEDS),
         "original": reproduction(stages),
@@ -134,14 +137,29 @@ def main() -> None:
 
 
 def headline(
-    stages: Sequence[TrainedStage], rng: np.random.Generator, *, resamples: int
+    stages: Sequence[TrainedStage],
+    against: TrainedStage,
+    rng: np.random.Generator,
+    *,
+    resamples: int,
 ) -> list[dict[str, Any]]:
-    """Return what is saved at each of `LOSSES`, with choices made afresh in each resample."""
+    """Return what is saved against a stage at each of `LOSSES`, with the choice's cascade.
+
+    In each resample the choice is made afresh.
+    """
     front = study_front(stages)
-    top = top_stage(stages).stage
     distinct = list(dict.fromkeys(point.cascade.stages for point in front))
-    drawn = bootstrap(distinct, stages, top, rng, n_resamples=resamples, losses=LOSSES)
-    return [asdict(saving) for saving in drawn.savings]
+    drawn = bootstrap(distinct, stages, against.stage, rng, n_resamples=resamples, losses=LOSSES)
+    alone = study_front([against]).points[0]
+    return [
+        {
+            "cascade": str(
+                by_max_drop([alone, *front.points], saving.loss, alone.validation.accuracy).cascade
+            ),
+            **asdict(saving),
+        }
+        for saving in drawn.savings
+    ]
 
 
 def measure(
@@ -282,6 +300,14 @@ def print_headline(found: dict[str, Any]) -> None:
             f"{100 * knowing['accuracy_at_flops']:.2f} % for the same FLOPs, or the same accuracy "
             f"for {knowing['times_at_accuracy']:.2f}x fewer"
         )
+    if found["costliest"] != found["top"]:
+        print(f"against {found['costliest']}, the costliest:")
+        for saving in found["against_costliest"]:
+            times, change = Interval(**saving["times"]), Interval(**saving["change"])
+            print(
+                f"  {100 * saving['loss']:g} points less: {_times(times)} fewer FLOPs, accuracy "
+                f"{signed(change)}; {saving['cascade']}"
+            )
     print("stages trained to 99 % of the hypervolume, median (each seed):")
     for name, counts in found["stages_to_goal"].items():
         print(f"  {name}: {np.median(counts):g} ({', '.join(map(str, counts))})")

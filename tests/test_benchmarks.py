@@ -312,8 +312,11 @@ def test_stages_are_counted_until_the_goal(pool: Pool) -> None:
 def test_the_headline_is_told_with_its_intervals(
     stages: list[TrainedStage], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = headline(stages, np.random.default_rng(0), resamples=10)
+    top = top_stage(stages)
+    found = headline(stages, top, np.random.default_rng(0), resamples=10)
     assert [one["loss"] for one in found] == list(LOSSES)
+    assert [one["cascade"] for one in found] == [one["cascade"] for one in oracle(stages)]
+    costliest = headline(stages, stages[0], np.random.default_rng(0), resamples=10)
     print_headline(
         {
             "pool": "tiny",
@@ -321,12 +324,16 @@ def test_the_headline_is_told_with_its_intervals(
             "stages": [],
             "top": "top",
             "headline": found,
+            "costliest": "costliest",
+            "against_costliest": costliest,
             "oracle": oracle(stages),
             "stages_to_goal": {"all": [3]},
         }
     )
     out = capsys.readouterr().out
     assert f"{found[0]['times']['estimate']:.2f}x" in out
+    assert "against costliest" in out
+    assert f"{costliest[0]['times']['estimate']:.2f}x" in out
 
 
 def test_the_reports_analysis_is_told_under_both_cost_models(

@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,12 +19,22 @@ from rcopt.report.chart import (
     linear_ticks,
     log_ticks,
 )
+from rcopt.report.labels import Anchor, place_labels
 from rcopt.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_ALIGNED: dict[Anchor, Literal["left", "center", "right"]] = {
+    "start": "left",
+    "middle": "center",
+    "end": "right",
+}
+_FONT = 9
+#: Points of a pixel of `rcopt.report.labels`, whose letters are 12 high.
+_UNIT = _FONT / 12
 _DASHES = {"solid": "-", "dashed": "--", "dotted": ":"}
 
 
@@ -38,7 +48,7 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    with rc_context({"svg.hashsalt": "rcopt", "font.size": 9, "axes.axisbelow": True}):
+    with rc_context({"svg.hashsalt": "rcopt", "font.size": _FONT, "axes.axisbelow": True}):
         for chart in charts:
             wide = chart.name == "front"
             figure = Figure(figsize=(9.2, 5.6) if wide else (5.4, 4.0), layout="constrained")
@@ -52,6 +62,8 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
             axes.set_title(chart.title, loc="left", fontweight="bold")
             axes.set_xlabel(chart.x_label)
             axes.set_ylabel(chart.y_label)
+            if isinstance(chart, Plot):
+                _names(chart, axes, figure)
             for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                 path = folder / f"{chart.name}.{suffix}"
                 drawn = io.BytesIO()
@@ -76,9 +88,31 @@ def _plot(plot: Plot, axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     for series in plot.series:
         _series(series, axes)
-        for x, y, name in zip(series.x, series.y, series.names, strict=False):
-            axes.annotate(name, (x, y), xytext=(7, 0), textcoords="offset points", va="center")
     axes.legend(fontsize=7.5, frameon=False)
+
+
+def _names(plot: Plot, axes: "Axes", figure: "Figure") -> None:
+    """Write the points' names beside them, when all else has its place."""
+    figure.draw_without_rendering()
+    scale = _UNIT * figure.dpi / 72
+    named = [
+        (x, y, name)
+        for series in plot.series
+        for x, y, name in zip(series.x, series.y, series.names, strict=False)
+    ]
+    places = [(axes.transData.transform((x, y)) / scale).tolist() for x, y, _ in named]
+    left, right = axes.bbox.x0 / scale, figure.bbox.x1 / scale
+    # Matplotlib counts from the bottom.
+    downwards = [(x, -y, name) for (x, y), (_, _, name) in zip(places, named, strict=True)]
+    labels = place_labels(downwards, left, right)
+    for label, point, (x, y) in zip(labels, named, places, strict=True):
+        axes.annotate(
+            label.text,
+            point[:2],
+            xytext=((label.x - x) * _UNIT, (-label.y - y) * _UNIT),
+            textcoords="offset points",
+            ha=_ALIGNED[label.anchor],
+        ).set_in_layout(False)
 
 
 def _series(series: Series, axes: "Axes") -> None:

@@ -22,6 +22,7 @@ from rcopt.report.chart import (
     linear_ticks,
     log_ticks,
 )
+from rcopt.report.labels import place_labels
 
 
 @dataclass(frozen=True)
@@ -256,40 +257,11 @@ def _axes(
 
 
 def _labels(names: Sequence[tuple[float, float, str]], frame: Frame) -> str:
-    """Place each name beside its point where it covers no other name or point."""
-    taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y, _ in names]
-    parts = []
-    for x, y, text in names:
-        wide = 7.0 * len(text)
-        # Anchor, where it stands, and the left edge of the text.
-        spots = [
-            (anchor, at, base, at - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor])
-            for base in (y + 4, y - 9, y + 18)
-            for anchor, at in (("start", x + 8), ("end", x - 8), ("middle", x))
-            if anchor != "middle" or base != y + 4
-        ]
-        boxes = [(left, base - 11, left + wide, base + 3) for _, _, base, left in spots]
-        best = min(
-            range(len(spots)),
-            key=lambda i: (
-                sum(_overlap(boxes[i], other) for other in taken),
-                boxes[i][0] < frame.left or boxes[i][2] > frame.width - 2,
-                i,
-            ),
-        )
-        taken.append(boxes[best])
-        anchor, at, base, _ = spots[best]
-        parts.append(
-            f'<text class="label" text-anchor="{anchor}" x="{at:.1f}" y="{base:.1f}">'
-            f"{escape(text)}</text>"
-        )
-    return "".join(parts)
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return max(wide, 0) * max(high, 0)
+    return "".join(
+        f'<text class="label" text-anchor="{label.anchor}" x="{label.x:.1f}" y="{label.y:.1f}">'
+        f"{escape(label.text)}</text>"
+        for label in place_labels(names, frame.left, frame.width - 2)
+    )
 
 
 def _glyph(shape: Shape, x: float, y: float, size: float, css: str, tip: int | None = None) -> str:
