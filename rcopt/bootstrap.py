@@ -108,7 +108,7 @@ def bootstrap(
     rng: np.random.Generator,
     *,
     rule: AnswerRule | None = None,
-    n_resamples: int = 200,
+    n_resamples: int = 1_000,
     losses: Sequence[float] = LOSSES,
     budgets: ArrayLike | None = None,
     level: float = 0.95,

@@ -24,7 +24,7 @@ _SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops
 
 
 def publish_report(
-    study: Study, folder: Path, *, n_resamples: int = 200, progress: Progress | None = None
+    study: Study, folder: Path, *, n_resamples: int = 1_000, progress: Progress | None = None
 ) -> list[Path]:
     """Compute a study's report, write it, and log it to the study's run.
 

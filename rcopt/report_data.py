@@ -172,7 +172,7 @@ def report_data(
     *,
     rule: AnswerRule | None = None,
     trials: Sequence[OperatingPoint] = (),
-    n_resamples: int = 200,
+    n_resamples: int = 1_000,
     seed: int = 0,
 ) -> ReportData:
     """Compute everything a study's report shows.

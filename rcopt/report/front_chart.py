@@ -11,6 +11,7 @@ from rcopt.report.wording import (
     axis_amount,
     cascade_name,
     configuration,
+    flops_against,
     numbers,
     percent,
     short_cascade,
@@ -130,7 +131,7 @@ def front_tip(line: FrontLine) -> Tip:
             *configuration(line.point),
             f"validation {numbers(line.point.validation)}",
             f"test {numbers(line.point.test or line.point.validation)}, "
-            f"{times(line.times)} fewer FLOPs than the top stage",
+            f"{flops_against(line.times, 'the top stage')}",
         ),
         line.command,
     )

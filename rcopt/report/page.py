@@ -23,6 +23,7 @@ from rcopt.report.sections import (
 )
 from rcopt.report.svg import Frame, svg, swatch
 from rcopt.report.wording import (
+    flops_against,
     percent,
     plural,
     points,
@@ -113,7 +114,7 @@ def _header(data: ReportData) -> str:
             percent(best_test.accuracy),
             f"{top} alone: {percent(data.top.test.estimate)} "
             f"({percent(data.top.test.low, 1)} to {percent(data.top.test.high, 1)}); "
-            f"for {times(best.times)} fewer FLOPs",
+            f"for {flops_against(best.times, top)}",
         ),
     )
     blocks = "".join(

@@ -82,6 +82,18 @@ def times(ratio: float) -> str:
     return f"{_three(ratio)}×"
 
 
+def flops_against(ratio: float, reference: str) -> str:
+    """Return how FLOPs compare with a reference's; ``ratio`` is the reference's over them.
+
+    Example:
+        >>> flops_against(2.4117, "r18@96"), flops_against(0.581, "r18@96")
+        ('2.41× fewer FLOPs than r18@96', '1.72× the FLOPs of r18@96')
+    """
+    if ratio >= 1:
+        return f"{times(ratio)} fewer FLOPs than {reference}"
+    return f"{times(1 / ratio)} the FLOPs of {reference}"
+
+
 def times_interval(interval: Interval) -> str:
     """Return an interval of ratios."""
     return f"{_three(interval.low)} to {_three(interval.high)}"
