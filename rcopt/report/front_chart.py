@@ -131,7 +131,7 @@ def front_tip(line: FrontLine) -> Tip:
             *configuration(line.point),
             f"validation {numbers(line.point.validation)}",
             f"test {numbers(line.point.test or line.point.validation)}, "
-            f"{flops_against(line.times, 'the top stage')}",
+            + flops_against(line.times, "the top stage"),
         ),
         line.command,
     )
