@@ -165,7 +165,7 @@ class Runner:
             yield log
         except BaseException:
             # Whoever interrupts wants to stop soon; what is left is logged at the next command.
-            log.close(timeout=5)
+            log.close(limit=5)
             raise
         if left := log.close():
             self._progress.note(f"{left} cascades are not in MLflow yet; run again to log them")

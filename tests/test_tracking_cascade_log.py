@@ -3,7 +3,9 @@
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracking_helpers import URI, Warnings, make_point, open_study
@@ -211,6 +213,25 @@ def test_closing_gives_up_in_time_and_says_how_many_are_left(
     again = CascadeLog(tracker, study, cascade_runs=100)
     assert again.missing(range(3)) == [0, 1, 2]
     again.close()
+
+
+def test_closing_ends_at_its_limit_however_well_the_log_gets_on(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(tracker)
+    plain = tracker.log_cascade
+
+    def slow(*given: Any) -> str:
+        time.sleep(0.2)
+        return plain(*given)
+
+    monkeypatch.setattr(tracker, "log_cascade", slow)
+    log = CascadeLog(tracker, study, cascade_runs=100)
+    for n in range(40):
+        log.add(make_point(n))
+    left = log.close(limit=1.0)
+    assert 0 < left < 40
+    assert "RUNNING" not in {run.info.status for run in tracker.find_trials(study)}
 
 
 def test_a_full_queue_drops_and_says_so(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ copy of anything: every evaluation is a trial of the Optuna study, so what a slo
 does not take, or a killed process did not send, is found missing and logged later.
 """
 
+import math
 import queue
 import threading
 import time
@@ -94,22 +95,29 @@ class CascadeLog:
         """How many points are not in MLflow yet."""
         return self._queue.qsize() + len(self._pending) + self._dropped
 
-    def close(self, timeout: float = 60.0, progress: Callable[[int], None] | None = None) -> int:
+    def close(
+        self,
+        timeout: float = 60.0,
+        limit: float = math.inf,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Log what waits, then stop.
 
         Args:
             timeout: Seconds to wait at most for a server that is slow or lost.
+            limit: Seconds to take at most, however well the log gets on; what waits may be much.
             progress: Called every now and then with the number of points that still wait.
 
         Returns:
             Number of points left unlogged; `missing` finds them at the next command.
         """
         self._closing.set()
-        fewest, deadline = self.waiting, time.monotonic() + timeout
+        end = time.monotonic() + limit
+        fewest, deadline = self.waiting, min(end, time.monotonic() + timeout)
         while self._thread.is_alive() and time.monotonic() < deadline:
             self._thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
             if self.waiting < fewest:
-                fewest, deadline = self.waiting, time.monotonic() + timeout
+                fewest, deadline = self.waiting, min(end, time.monotonic() + timeout)
             if progress is not None:
                 progress(self.waiting)
         self._given_up.set()
