@@ -1,6 +1,5 @@
 """Train a stage once, ever: content key, claim, training, publication."""
 
-import hashlib
 import json
 import shutil
 import time
@@ -15,7 +14,7 @@ from rcopt.cascade import Stage
 from rcopt.claims import ClaimLost, Claims
 from rcopt.config import Study, StudySettings
 from rcopt.cost import flops_from_macs
-from rcopt.digests import digest
+from rcopt.digests import digest, file_digest
 from rcopt.errors import InputError, WorkError
 from rcopt.patience import Patience
 from rcopt.pool import TrainedStage
@@ -97,8 +96,7 @@ def weights_identity(study: Study) -> str:
     try:
         if weights.exists() and not weights.is_file():
             raise InputError(f"training.weights: {weights} is no file; name a weights file")
-        with weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(weights)
     except OSError as error:
         raise InputError(
             f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "

@@ -341,8 +341,8 @@ def _train(
     model.to(device)
     batches = _Batches(dataset, recipe, device)
     optimizer = _optimizer(model, recipe)
-    precision = resolve_precision(recipe.precision, model, device, training_side=resolution)
-    belongs_to = repr((dataset.digest, resolution, asdict(recipe), seed, precision))
+    exact = resolve_precision(recipe.precision, model, device, training_side=resolution)
+    belongs_to = repr((dataset.digest, resolution, asdict(recipe), seed, exact))
     first, parts = 0, 1
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
