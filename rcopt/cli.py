@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from rcopt import interruption
 from rcopt.errors import InputError, WorkError
 from rcopt.redaction import one_line
 
@@ -52,6 +53,7 @@ def _signals() -> Iterator[None]:
     """Have signals stop the command soon; put back what was there before."""
     # Where a shell started it in the background, Ctrl-C is not for this process.
     numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    interruption.forget()
     before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         yield
@@ -62,7 +64,8 @@ def _signals() -> Iterator[None]:
 
 def _carried_out(arguments: argparse.Namespace) -> int:
     try:
-        code: int = arguments.command(arguments) or 0
+        with interruption.insisted():
+            code: int = arguments.command(arguments) or 0
         sys.stdout.flush()
     except InputError as error:
         return _complain(error, 2, arguments.debug)
@@ -651,6 +654,7 @@ def _interrupt(*_: object) -> None:
     for number in _SIGNALS:
         signal.signal(number, _stop)
     # From now on no server is waited for: MLflow reads these at every request.
+    interruption.ask()
     os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     raise KeyboardInterrupt
 

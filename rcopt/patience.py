@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from rcopt import interruption
 from rcopt.errors import OutageError, UnreachableError
 from rcopt.progress import Progress
 
@@ -53,6 +54,7 @@ class Patience:
             try:
                 result = call(*args, **kwargs)
             except UnreachableError as error:
+                interruption.check()
                 now = self._clock()
                 if began is None:
                     began = now

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from rcopt import search, stage_times, tracking, workers
+from rcopt import interruption, search, stage_times, tracking, workers
 from rcopt.answers import AnswerRule, stage_answers
 from rcopt.cascade import Cascade, OperatingPoint, evaluate_stages, thresholds_for_rates
 from rcopt.claims import shared_lock
@@ -118,6 +118,7 @@ class Runner:
             if every_stage:
                 self._patient(self._train_all, log)
             while (done := self._patient(self._stored.count_sampled)) < total:
+                interruption.check()
                 self._progress.count("trials", done, total, self._detail())
                 # Whatever an outage undid is proposed or added again.
                 self._patient(self._one_trial, total, log)
@@ -236,6 +237,7 @@ class Runner:
         """Have every stage of the space; the search then only has to combine them."""
         costs = self._material.costs
         while left := [key for key in costs if key not in self._pool.keys() | self._failed.keys()]:
+            interruption.check()
             self._progress.count("stages", len(costs) - len(left), len(costs))
             # The cheapest that no other worker is training.
             for key in sorted(left, key=lambda key: costs[key].flops):
@@ -304,7 +306,8 @@ class Runner:
         failure = self._patient(self._stored.failures).get(key)
         while failure is None or failure.attempts < attempts:
             try:
-                obtained = self._material.obtain(self._run, key, wait=wait)
+                with interruption.insisted():
+                    obtained = self._material.obtain(self._run, key, wait=wait)
             except (UnreachableError, OutageError):
                 raise
             except WorkError as error:

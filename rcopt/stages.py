@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rcopt import tracking
+from rcopt import interruption, tracking
 from rcopt.cascade import Stage
 from rcopt.claims import ClaimLost, Claims
 from rcopt.config import Study, StudySettings
@@ -185,6 +185,7 @@ def _make(
             device=workshop.device,
             checkpoint=checkpoint,
         ):
+            interruption.check()
             alive()
             seconds += record.seconds
             _note_seconds(checkpoint, seconds)
@@ -242,7 +243,7 @@ def _make(
 
         published = patient(publish)
     except BaseException as error:
-        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or interruption.asked()
         handed_on = stopped or isinstance(error, ClaimLost)
         # The store may be what failed; the first error is the one to show.
         with suppress(WorkError):

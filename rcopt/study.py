@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from rcopt import stage_times, tracking, workers
+from rcopt import interruption, stage_times, tracking, workers
 from rcopt.cascade import OperatingPoint
 from rcopt.claims import open_claims
 from rcopt.config import Study, identity
@@ -62,7 +62,7 @@ def run(
                 stored.forget_failures()
             _keep_file(study)
             visit = Visit(study, tracker, material, place, patient)
-            with visit as study_run:
+            with visit as study_run, interruption.insisted():
                 runner = Runner(
                     study, tracker, study_run, material, stored, times, place, patient, progress
                 )

@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from study_helpers import (
     without_run_ids,
     write_study,
 )
+
+from rcopt.cli import main
 
 pytest_plugins = ["tracking_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -227,3 +230,40 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, store_template: Path) -> 
     assert finished.err.endswith("rcopt: stopped at once; the same command goes on\n")
     assert start(project, tmp_path / "last", *COMMAND).wait().code == 0
     assert "RUNNING" not in {run.status for run in stored_runs(project)}
+
+
+@pytest.mark.parametrize("error", [None, TypeError("cannot compare")])
+@pytest.mark.parametrize(
+    "place", ["rcopt.training.save_checkpoint", "rcopt.runner.operating_point"]
+)
+def test_a_signal_that_a_library_swallows_or_turns_into_an_error_stops_all_the_same(
+    store_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception | None,
+) -> None:
+    project = new_project(tmp_path / "project", store_template)
+    monkeypatch.chdir(project)
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "1")  # changed by the signal, put back by the test
+    module, _, name = place.rpartition(".")
+    plain = getattr(import_module(module), name)
+    signals = iter([signal.SIGTERM])
+
+    def lossy(*given: Any, **settings: Any) -> Any:
+        try:
+            for number in signals:
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if error is not None:
+                raise error from None
+        return plain(*given, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, lossy)
+        assert main([*COMMAND]) == 130
+    assert statuses(project, "study") == {"KILLED": 1}
+    assert set(statuses(project, "stage")) <= {"FINISHED", "KILLED"}
+    assert main([*COMMAND]) == 0
+    assert "FAILED" not in statuses(project, "stage")
