@@ -168,7 +168,10 @@ class Runner:
             # Whoever interrupts wants to stop soon; what is left is logged at the next command.
             log.close(limit=5)
             raise
-        if left := log.close():
+        total = log.waiting
+        if left := log.close(
+            progress=lambda left: self._progress.count("log cascades", total - left, total)
+        ):
             self._progress.note(f"{left} cascades are not in MLflow yet; run again to log them")
 
     def _lock(self, name: str) -> AbstractContextManager[None]:

@@ -1,9 +1,11 @@
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from rcopt.stage_files import load_stage, save_stage
 from rcopt.status import status
 from rcopt.stored_stages import trained_stages
 from rcopt.study import front, run
-from rcopt.tracking import open_tracker
+from rcopt.tracking import Tracker, open_tracker
 from rcopt.trials import Failure
 
 pytest_plugins = ["tracking_fixtures"]
@@ -219,6 +221,28 @@ def test_two_processes_on_one_study_never_overshoot_its_total(
     assert sources(study)["sampled"] == 25
     assert statuses(study.project, "study") == {"FINISHED": 1}
     assert "RUNNING" not in statuses(study.project, "cascade")
+
+
+def test_a_log_that_lags_behind_is_shown(
+    new_study: NewStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(Progress):
+        def count(self, what: str, done: int, total: int, detail: str = "") -> None:
+            told.append((what, done, total))
+
+    told: list[tuple[str, int, int]] = []
+    log_cascade = Tracker.log_cascade
+
+    def slowly(*arguments: Any) -> str:
+        time.sleep(0.3)
+        return log_cascade(*arguments)
+
+    monkeypatch.setattr(Tracker, "log_cascade", slowly)
+    run(new_study("tracking.cascade_runs=100"), progress=Told())
+    logged = [(done, total) for what, done, total in told if what == "log cascades"]
+    assert logged == sorted(logged)
+    assert len({total for _, total in logged}) == 1
+    assert 0 <= logged[0][0] < logged[-1][0] <= logged[0][1]
 
 
 def test_a_worker_reports_stages_that_only_another_one_used(

@@ -106,7 +106,7 @@ class CascadeLog:
         Args:
             timeout: Seconds to wait at most for a server that is slow or lost.
             limit: Seconds to take at most, however well the log gets on; what waits may be much.
-            progress: Called every now and then with the number of points that still wait.
+            progress: Called with the number of points that still wait, while it takes long.
 
         Returns:
             Number of points left unlogged; `missing` finds them at the next command.
@@ -118,7 +118,7 @@ class CascadeLog:
             self._thread.join(max(0.0, min(0.2, deadline - time.monotonic())))
             if self.waiting < fewest:
                 fewest, deadline = self.waiting, min(end, time.monotonic() + timeout)
-            if progress is not None:
+            if progress is not None and self._thread.is_alive():
                 progress(self.waiting)
         self._given_up.set()
         # What is being logged now is finished, or a run would stay open.
