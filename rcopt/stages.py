@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rcopt import interruption, tracking
+from rcopt.allocation import memory_kept
 from rcopt.cascade import Stage
 from rcopt.claims import ClaimLost, Claims
 from rcopt.config import Study, StudySettings
@@ -151,6 +152,7 @@ def obtain_stage(
         time.sleep(POLL)
 
 
+@memory_kept()
 def _make(
     workshop: Workshop,
     run: tracking.StudyRun,
