@@ -40,7 +40,8 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     found: dict[str, Any] = {"hardware": hardware(), "peaks": []}
     for number in range(len(CASES)):
-        freed, one = (alone(options, number, *more) for more in (("--freed",), ()))
+        freed = alone(options, number, "--freed")
+        one = alone(options, number)
         one["freed"] = freed
         found["peaks"].append(one)
         print(

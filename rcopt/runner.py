@@ -170,7 +170,7 @@ class Runner:
             raise
         total = log.waiting
         if left := log.close(
-            progress=lambda left: self._progress.count("log cascades", total - left, total)
+            progress=lambda waiting: self._progress.count("log cascades", total - waiting, total)
         ):
             self._progress.note(f"{left} cascades are not in MLflow yet; run again to log them")
 
