@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pools import Pool, recorded
-from rcopt.answers import AnswerRule, cascade_answers, fit_temperature
-from rcopt.cascade import OperatingPoint, exits
-from rcopt.fronts import hypervolume
-from rcopt.intervals import Interval
-from rcopt.outcomes import split_predictions
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Confidence
-from rcopt.selection import by_max_flops, by_min_accuracy
-from rcopt.sweep import study_front
+from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
+from rcopt.core.cascade import OperatingPoint, exits
+from rcopt.core.evaluations import split_predictions
+from rcopt.core.fronts import hypervolume
+from rcopt.core.predictions import Confidence
+from rcopt.core.statistics.intervals import Interval
+from rcopt.core.statistics.selection import by_max_flops, by_min_accuracy
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
 
 RESULTS = Path(__file__).parent / "results"
 RULES = tuple(

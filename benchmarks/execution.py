@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.backbones import build, count_macs
-from rcopt.cascade import Cascade, Stage, exits
-from rcopt.executor import CascadeExecutor
-from rcopt.latency import Benchmark, benchmark, describe
-from rcopt.predictions import Predictions
-from rcopt.training import predict_batch
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Cascade, Stage, exits
+from rcopt.core.predictions import Predictions
+from rcopt.models.backbones import build, count_macs
+from rcopt.models.training import predict_batch
+from rcopt.serving.benchmark import Benchmark, benchmark, describe
+from rcopt.serving.executor import CascadeExecutor
 
 RESULTS = Path(__file__).parent / "results"
 

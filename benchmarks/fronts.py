@@ -23,13 +23,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Stage
-from rcopt.fronts import ThresholdFront, threshold_front
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions
-from rcopt.sweep import extend_front, study_front
-from rcopt.threshold_grid import threshold_grid
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Stage
+from rcopt.core.fronts import ThresholdFront, threshold_front
+from rcopt.core.predictions import Predictions
+from rcopt.core.study_front import extend_front, study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.threshold_grid import threshold_grid
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -30,17 +30,17 @@ from benchmarks.pools import POOL, Pool, recorded
 from benchmarks.samplers import GOAL, ORDERS, SEEDS
 from benchmarks.searches import search
 from benchmarks.variants import Variant, variants
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.baselines import oracle_front, random_exits
-from rcopt.bootstrap import bootstrap
-from rcopt.cascade import OperatingPoint, evaluate
-from rcopt.fronts import hypervolume
-from rcopt.intervals import Interval
-from rcopt.outcomes import split_predictions
-from rcopt.pool import TrainedStage
-from rcopt.search import SamplerName
-from rcopt.selection import by_max_drop, by_max_flops
-from rcopt.sweep import study_front
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import OperatingPoint, evaluate
+from rcopt.core.evaluations import split_predictions
+from rcopt.core.fronts import hypervolume
+from rcopt.core.statistics.baselines import oracle_front, random_exits
+from rcopt.core.statistics.bootstrap import bootstrap
+from rcopt.core.statistics.intervals import Interval
+from rcopt.core.statistics.selection import by_max_drop, by_max_flops
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.study.samplers import SamplerName
 
 RESULTS = Path(__file__).parent / "results"
 #: Accuracy given up against the top stage.

@@ -28,12 +28,12 @@ import optuna
 from mlflow import MlflowClient
 from optuna.samplers import RandomSampler
 
-from rcopt import search
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.search import Sampler, Space, exact_trial
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.study import samplers
+from rcopt.study.samplers import Sampler, Space, exact_trial
+from rcopt.study.trials import DIRECTIONS, Trials
 from rcopt.tracking import CascadeLog, open_tracker
-from rcopt.trials import DIRECTIONS, Trials
-from rcopt.ui import mlflow_server
+from rcopt.tracking.server import mlflow_server
 
 RESULTS = Path(__file__).parent / "results"
 URI = "sqlite:///mlruns/mlflow.db"
@@ -189,7 +189,7 @@ def with_callback(folder: Path, uri: str, trials: int) -> dict[str, float]:
         for resolution in SPACE.backbones:
             choices = SPACE.choices(resolution).choices
             backbone = str(trial.suggest_categorical(f"backbone.{resolution}", choices))
-            if backbone != search.NONE:
+            if backbone != samplers.NONE:
                 stages.append((resolution, backbone))
         stages = stages or [(32, "resnet18")]
         rates = tuple(

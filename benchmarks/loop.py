@@ -30,9 +30,10 @@ from filelock import FileLock
 
 from benchmarks.execution import hardware
 from benchmarks.pools import RECORDED
-from rcopt import runner, search, study, tracking
-from rcopt.config import load_study
-from rcopt.trials import Trials, trial_source
+from rcopt import tracking
+from rcopt.study import run_study, runner, samplers
+from rcopt.study.settings import load_study
+from rcopt.study.trials import Trials, trial_source
 
 RESULTS = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent
@@ -46,8 +47,8 @@ FIRST = 20
 
 #: The parts of a trial: what is timed, less what is timed inside it.
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "propose": [(search.Sampler, "propose"), (search.Sampler, "finished")],
-    "learn of others' trials": [(search.Sampler, "learn")],
+    "propose": [(samplers.Sampler, "propose"), (samplers.Sampler, "finished")],
+    "learn of others' trials": [(samplers.Sampler, "learn")],
     "evaluate": [(runner, "operating_point")],
     "list and count trials": [(Trials, "all"), (Trials, "count_sampled")],
     "store": [(Trials, "_add")],
@@ -130,12 +131,12 @@ def measure(name: str, sampler: str, before: int, trials: int) -> dict[str, Any]
     changes = [f"name={name}", f"search.sampler={sampler}", f"tracking.cascade_runs={runs}"]
     loaded = load_study(Path("studies") / f"{NAME}.toml", changes)
     # The stages join the study and old trials are logged first: neither is a cost of the next.
-    study.run(loaded, trials=FIRST)
+    run_study.run(loaded, trials=FIRST)
     fill(loaded, before)
-    study.run(loaded, trials=FIRST + before)
+    run_study.run(loaded, trials=FIRST + before)
     clock = Clock()
     with clock.watching():
-        study.run(loaded, trials=FIRST + before + trials)
+        run_study.run(loaded, trials=FIRST + before + trials)
     per_trial = 1e3 / (trials - 1)
     looped = clock.loop
     parts = {

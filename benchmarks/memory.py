@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.execution import hardware
-from rcopt.allocation import memory_kept
-from rcopt.backbones import build
-from rcopt.data import load_data
-from rcopt.training import Recipe, predict, train
+from rcopt.data.loading import load_data
+from rcopt.models.allocation import memory_kept
+from rcopt.models.backbones import build
+from rcopt.models.training import Recipe, predict, train
 
 RESULTS = Path(__file__).parent / "results"
 RESOLUTION = 224

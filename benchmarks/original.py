@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from rcopt.original_report import ORIGINAL, Method
-from rcopt.pool import TrainedStage
-from rcopt.reproduction import Analysis, CostModel, nearest_stages, reproduce
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.original_report import ORIGINAL, Method
+from rcopt.report.analysis.reproduction import Analysis, CostModel, nearest_stages, reproduce
 
 
 def reproduction(stages: Sequence[TrainedStage]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fronts import pool as stages_of_accuracies
-from rcopt.cascade import OperatingPoint, Stage
-from rcopt.fronts import hypervolume
-from rcopt.pool import TrainedStage
-from rcopt.search import Space
-from rcopt.stage_files import load_stage
-from rcopt.sweep import StudyFront, extend_front, study_front
+from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.fronts import hypervolume
+from rcopt.core.study_front import StudyFront, extend_front, study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.prediction_files import load_stage
+from rcopt.study.samplers import Space
 
 StageKey = tuple[int, str]
 

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.pools import Pool, StageKey, recorded, simulated
 from benchmarks.searches import Scale, Trace, search
-from rcopt.search import SamplerName
+from rcopt.study.samplers import SamplerName
 
 #: Whether the exact front counts: not at all, without the sampler's knowing, or told to it.
 Sweep = Literal["none", "beside", "told"]

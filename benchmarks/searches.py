@@ -14,15 +14,15 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.pools import Pool, StageKey
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint, evaluate
-from rcopt.fronts import spread
-from rcopt.pool import TrainedStage
-from rcopt.runner import operating_point
-from rcopt.search import NONE, SamplerName, exact_trial, make_sampler
-from rcopt.search_history import search_history
-from rcopt.sweep import StudyFront
-from rcopt.trials import DIRECTIONS
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Cascade, OperatingPoint, evaluate
+from rcopt.core.fronts import spread
+from rcopt.core.study_front import StudyFront
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.search_history import search_history
+from rcopt.study.runner import operating_point
+from rcopt.study.samplers import NONE, SamplerName, exact_trial, make_sampler
+from rcopt.study.trials import DIRECTIONS
 
 #: What a trial proposes for each stage but the last: the share of images that it passes on, or
 #: the probability, from 1 / classes to 1, that an answer needs.

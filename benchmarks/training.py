@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
-from rcopt.backbones import build
-from rcopt.data import Dataset, load_data
-from rcopt.torchvision_ops import import_torchvision
-from rcopt.training import Precision, Recipe, predict, resolve_precision, train
+from rcopt.compat import import_torchvision
+from rcopt.data.loading import Dataset, load_data
+from rcopt.models.backbones import build
+from rcopt.models.training import Precision, Recipe, predict, resolve_precision, train
 
 RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,12 +6,12 @@ from itertools import combinations
 
 import numpy as np
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint, evaluate
-from rcopt.fronts import non_dominated
-from rcopt.pool import TrainedStage
-from rcopt.sweep import study_front
-from rcopt.threshold_grid import threshold_grid
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Cascade, OperatingPoint, evaluate
+from rcopt.core.fronts import non_dominated
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.threshold_grid import threshold_grid
 
 #: Thresholds of each stage in the original report's coarse grid.
 GRID = 40

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.pools import RECORDED
-from rcopt.config import load_study
-from rcopt.trials import Trials, trial_source
+from rcopt.study.settings import load_study
+from rcopt.study.trials import Trials, trial_source
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4)

@@ -7,50 +7,50 @@ asked for, so that evaluating a cascade needs neither torch nor MLflow.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rcopt.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage, evaluate, exits
+from rcopt.core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage, evaluate, exits
 
 if TYPE_CHECKING:
-    from rcopt.answers import AnswerRule, stage_answers
-    from rcopt.choose import Choice, Wish, register, select
-    from rcopt.config import Study, load_study
+    from rcopt.core.answers import AnswerRule, stage_answers
+    from rcopt.core.fronts import ThresholdFront, hypervolume, non_dominated, threshold_front
+    from rcopt.core.predictions import Predictions, confidence
+    from rcopt.core.study_front import StudyFront, study_front
+    from rcopt.core.trained_stage import TrainedStage
+    from rcopt.data.prediction_files import load_stage, save_stage
     from rcopt.errors import InputError, WorkError
-    from rcopt.executor import CascadeExecutor
-    from rcopt.fronts import ThresholdFront, hypervolume, non_dominated, threshold_front
-    from rcopt.packaging import load_cascade
-    from rcopt.pool import TrainedStage
-    from rcopt.predictions import Predictions, confidence
-    from rcopt.results import Results
-    from rcopt.stage_files import load_stage, save_stage
-    from rcopt.study import front, run
-    from rcopt.sweep import StudyFront, study_front
+    from rcopt.serving.executor import CascadeExecutor
+    from rcopt.serving.registry import load_cascade
+    from rcopt.study.choosing import Choice, Wish, register, select
+    from rcopt.study.results import Results
+    from rcopt.study.run_study import front, run
+    from rcopt.study.settings import Study, load_study
 
 _HOME = {
-    "AnswerRule": "answers",
-    "CascadeExecutor": "executor",
-    "Choice": "choose",
+    "AnswerRule": "core.answers",
+    "CascadeExecutor": "serving.executor",
+    "Choice": "study.choosing",
     "InputError": "errors",
-    "Predictions": "predictions",
-    "Results": "results",
-    "Study": "config",
-    "StudyFront": "sweep",
-    "ThresholdFront": "fronts",
-    "TrainedStage": "pool",
-    "Wish": "choose",
+    "Predictions": "core.predictions",
+    "Results": "study.results",
+    "Study": "study.settings",
+    "StudyFront": "core.study_front",
+    "ThresholdFront": "core.fronts",
+    "TrainedStage": "core.trained_stage",
+    "Wish": "study.choosing",
     "WorkError": "errors",
-    "confidence": "predictions",
-    "front": "study",
-    "hypervolume": "fronts",
-    "load_cascade": "packaging",
-    "load_stage": "stage_files",
-    "load_study": "config",
-    "non_dominated": "fronts",
-    "register": "choose",
-    "run": "study",
-    "save_stage": "stage_files",
-    "select": "choose",
-    "stage_answers": "answers",
-    "study_front": "sweep",
-    "threshold_front": "fronts",
+    "confidence": "core.predictions",
+    "front": "study.run_study",
+    "hypervolume": "core.fronts",
+    "load_cascade": "serving.registry",
+    "load_stage": "data.prediction_files",
+    "load_study": "study.settings",
+    "non_dominated": "core.fronts",
+    "register": "study.choosing",
+    "run": "study.run_study",
+    "save_stage": "data.prediction_files",
+    "select": "study.choosing",
+    "stage_answers": "core.answers",
+    "study_front": "core.study_front",
+    "threshold_front": "core.fronts",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from damage import damage_bytes
 
-from rcopt.config import StudySettings
+from rcopt.study.settings import StudySettings
 
 #: TOML values in place of the right one.
 _ODD_TOML = (

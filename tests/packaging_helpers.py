@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rcopt.answers import AnswerRule
-from rcopt.backbones import build
-from rcopt.cascade import Cascade, OperatingPoint, Stage, evaluate
-from rcopt.cascade_files import CascadePackage
-from rcopt.images import decode, stage_input
-from rcopt.training import save_weights
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluate
+from rcopt.data.images import decode, stage_input
+from rcopt.models.backbones import build
+from rcopt.models.training import save_weights
+from rcopt.serving.bundle import CascadePackage
 
 CLASSES = ("apple", "pear", "plum")
 SIDE = 48

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 from simulated import simulated_stages
 
-from rcopt.answers import AnswerRule
-from rcopt.cascade import OperatingPoint
-from rcopt.pool import TrainedStage
-from rcopt.report_data import ReportData, StudyFacts, report_data
-from rcopt.runner import operating_point
-from rcopt.sweep import study_front
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import OperatingPoint
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.report_data import ReportData, StudyFacts, report_data
+from rcopt.study.runner import operating_point
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'
 REFERENCE = (0.5, 1.0e10)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rcopt.cascade import Stage
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions, Split
+from rcopt.core.cascade import Stage
+from rcopt.core.predictions import Predictions, Split
+from rcopt.core.trained_stage import TrainedStage
 
 #: About 73, 85 and 90 % right, at the costs of the report's three stages.
 SKILLS = (0.75, 1.27, 1.56)

@@ -18,12 +18,12 @@ from study_helpers import (
 )
 from tracking_helpers import Server
 
-from rcopt.claims import Claims, open_claims
-from rcopt.config import Study, load_study
-from rcopt.results import load_results
-from rcopt.status import Status, status
-from rcopt.trials import Trials, trial_source
-from rcopt.workers import workers
+from rcopt.study.results import load_results
+from rcopt.study.settings import Study, load_study
+from rcopt.study.status import Status, status
+from rcopt.study.trials import Trials, trial_source
+from rcopt.study.workers.claims import Claims, open_claims
+from rcopt.study.workers.places import workers
 
 #: How many stages there are to train, and how long it takes: some seconds in all.
 SPACE = TRAINED.replace("resolutions = [8, 16]", "resolutions = [8, 12, 16]").replace(

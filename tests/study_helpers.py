@@ -18,8 +18,8 @@ from typing import Any
 
 from simulated import simulated_stages
 
-from rcopt.predictions import Split
-from rcopt.stage_files import save_stage
+from rcopt.core.predictions import Split
+from rcopt.data.prediction_files import save_stage
 
 SIZES: Mapping[Split, int] = {"train": 10, "validation": 40, "test": 40}
 
@@ -66,11 +66,11 @@ _CREATE_TRIAL = 4
 _PRELOADED = [
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
-    "rcopt.backbones",
-    "rcopt.cli",
-    "rcopt.data",
+    "rcopt.models.backbones",
+    "rcopt.cli.main",
+    "rcopt.data.loading",
     "rcopt.study",
-    "rcopt.training",
+    "rcopt.models.training",
 ]
 
 
@@ -187,7 +187,7 @@ def _command(project: str, folder: str, arguments: Sequence[str], pause: str) ->
             os.dup2(file.fileno(), number)
     # Whatever started the tests may have had it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from rcopt.cli import main
+    from rcopt.cli.main import main
 
     if pause:
         _pause_before(pause, Path(folder) / "paused")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from rcopt.answered_images import answered_images
-from rcopt.answers import Answers
-from rcopt.cascade import Cascade, Stage
-from rcopt.predictions import Predictions
+from rcopt.core.answers import Answers
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.predictions import Predictions
+from rcopt.report.analysis.answered_images import answered_images
 
 CASCADE = Cascade((Stage(32, "a", 1.0), Stage(96, "b", 5.0)), (0.6,))
 # Image:                    i0   i1   i2   i3   i4

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from rcopt.answers import (
+from rcopt.core.answers import (
     TEMPERATURES,
     AnswerRule,
     cascade_answers,
@@ -16,8 +16,8 @@ from rcopt.answers import (
     scale,
     stage_answers,
 )
-from rcopt.cascade import Cascade, Stage
-from rcopt.predictions import Predictions, Split, confidence
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.predictions import Predictions, Split, confidence
 
 
 def simulated(

@@ -95,7 +95,7 @@ def test_data_and_training_know_neither_study_nor_store() -> None:
 def test_help_and_a_refused_study_file_load_neither_torch_nor_mlflow(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("sead = 1")
     code = (
-        "import contextlib, io\nfrom rcopt.cli import main\n"
+        "import contextlib, io\nfrom rcopt.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    main(['--help'])\n"
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.attainment import attainment
+from rcopt.core.statistics.attainment import attainment
 
 FRONT = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=6)
 FRONTS = st.lists(FRONT, min_size=1, max_size=6)

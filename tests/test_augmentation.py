@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rcopt.augmentation import Crops, cut, cut_batched, draw_crops
+from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops
 
 
 def smooth_images(rng: np.random.Generator, n: int, side: int) -> NDArray[np.uint8]:

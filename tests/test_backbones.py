@@ -6,10 +6,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rcopt import backbones
-from rcopt.backbones import Cost, build, by_depth, count_macs, parse, short_name
+from rcopt.compat import import_torchvision
 from rcopt.errors import InputError, WorkError
-from rcopt.torchvision_ops import import_torchvision
+from rcopt.models import backbones
+from rcopt.models.backbones import Cost, build, by_depth, count_macs, parse, short_name
 
 
 @pytest.mark.parametrize("name", backbones.NAMES)

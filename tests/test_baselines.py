@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import STAGES, simulated_stages
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.baselines import (
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import NEVER, Cascade, evaluate
+from rcopt.core.evaluations import outcomes
+from rcopt.core.statistics.baselines import (
     oracle_exits,
     oracle_front,
     random_exits,
     single_stages,
     two_stage_front,
 )
-from rcopt.cascade import NEVER, Cascade, evaluate
-from rcopt.outcomes import outcomes
 
 FLOPS = [1.0, 3.0, 10.0]
 ANSWERS = st.integers(1, 5).flatmap(

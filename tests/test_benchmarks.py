@@ -25,14 +25,14 @@ from benchmarks.samplers import GOAL, ORDERS, compare, draw
 from benchmarks.samplers import print_table as print_samplers
 from benchmarks.searches import Scale, evaluate_proposal, propose, search, told_trial
 from benchmarks.variants import GRID, Variant, grid_front, variants
-from rcopt.answers import AnswerRule
-from rcopt.cascade import evaluate
-from rcopt.outcomes import outcomes
-from rcopt.pool import TrainedStage
-from rcopt.runner import operating_point
-from rcopt.search import Proposal, Sampler, SamplerName
-from rcopt.sweep import study_front
-from rcopt.trials import DIRECTIONS
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import evaluate
+from rcopt.core.evaluations import outcomes
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.study.runner import operating_point
+from rcopt.study.samplers import Proposal, Sampler, SamplerName
+from rcopt.study.trials import DIRECTIONS
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from simulated import STAGES, resampled, simulated_stages
 
-from rcopt.answers import AnswerRule
-from rcopt.bootstrap import bootstrap
-from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage
-from rcopt.outcomes import Outcome, outcomes
-from rcopt.pool import TrainedStage
-from rcopt.savings import savings
-from rcopt.sweep import study_front
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
+from rcopt.core.evaluations import Outcome, outcomes
+from rcopt.core.statistics.bootstrap import bootstrap
+from rcopt.core.statistics.savings import savings
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
 
 TOP = STAGES[2]
 PAIR = (STAGES[0], TOP)

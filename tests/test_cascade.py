@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rcopt.cascade import (
+from rcopt.core.cascade import (
     NEVER,
     Cascade,
     Evaluation,

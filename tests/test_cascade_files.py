@@ -15,13 +15,13 @@ from packaging_helpers import (
     save_stage_weights,
 )
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Stage, exits
-from rcopt.cascade_files import DESCRIPTION, open_cascade, save_cascade
-from rcopt.digests import digest
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Stage, exits
+from rcopt.core.predictions import Predictions
 from rcopt.errors import InputError
-from rcopt.predictions import Predictions
-from rcopt.training import load_weights, predict_batch
+from rcopt.files import digest
+from rcopt.models.training import load_weights, predict_batch
+from rcopt.serving.bundle import DESCRIPTION, open_cascade, save_cascade
 
 
 @pytest.fixture(scope="module")

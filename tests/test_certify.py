@@ -5,13 +5,13 @@ import pytest
 from scipy.stats import binom
 from simulated import STAGES, resampled, simulated_stages
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import Cascade, OperatingPoint
-from rcopt.certify import Certificate, certify
-from rcopt.fronts import threshold_front
-from rcopt.outcomes import outcomes
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions, Split
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import Cascade, OperatingPoint
+from rcopt.core.evaluations import outcomes
+from rcopt.core.fronts import threshold_front
+from rcopt.core.predictions import Predictions, Split
+from rcopt.core.statistics.certify import Certificate, certify
+from rcopt.core.trained_stage import TrainedStage
 
 TOP = STAGES[2]
 

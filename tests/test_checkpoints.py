@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rcopt.checkpoints import load_checkpoint, save_checkpoint, write_tensors
+from rcopt.models.checkpoints import load_checkpoint, save_checkpoint, write_tensors
 
 
 def stepped(seed: int) -> tuple[nn.Module, torch.optim.SGD]:

@@ -7,16 +7,16 @@ import pytest
 from generated_images import make_images
 from study_helpers import STORED, TRAINED, store_predictions, stored_runs, write_study
 
-from rcopt import cli
-from rcopt.answers import AnswerRule
-from rcopt.choose import Choice, Wish, select
-from rcopt.config import Study, load_study
+from rcopt.cli import main
+from rcopt.core.answers import AnswerRule
+from rcopt.core.evaluations import outcomes
 from rcopt.errors import InputError
-from rcopt.outcomes import outcomes
-from rcopt.packaging import load_cascade
-from rcopt.serving import predict_files
-from rcopt.stored_stages import trained_stages
-from rcopt.study import front
+from rcopt.serving.pictures import predict_files
+from rcopt.serving.registry import load_cascade
+from rcopt.study.choosing import Choice, Wish, select
+from rcopt.study.run_study import front
+from rcopt.study.settings import Study, load_study
+from rcopt.study.stages.lookup import trained_stages
 from rcopt.tracking import open_tracker
 
 pytest_plugins = ["tracking_fixtures"]
@@ -32,7 +32,7 @@ def trained(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     file = write_study(project, TRAINED.replace("seed = 0", "seed = 1"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        assert cli.main(["run", str(file), "--quiet"]) == 0
+        assert main.main(["run", str(file), "--quiet"]) == 0
     return load_study(file)
 
 
@@ -46,12 +46,12 @@ def stored(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> St
     file = write_study(project, STORED)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        assert cli.main(["run", str(file), "--quiet"]) == 0
+        assert main.main(["run", str(file), "--quiet"]) == 0
     return load_study(file)
 
 
 def _said(capsys: pytest.CaptureFixture[str], study: Study, *arguments: str) -> tuple[int, str]:
-    code = cli.main([arguments[0], str(study.file), *arguments[1:]])
+    code = main.main([arguments[0], str(study.file), *arguments[1:]])
     done = capsys.readouterr()
     return code, done.err if code else done.out
 
@@ -149,15 +149,15 @@ def test_predict_prints_answers_and_names_what_is_no_picture(
     monkeypatch.chdir(trained.project)
     assert _said(capsys, trained, "select", "--knee", "--register", "knee")[0] == 0
     folder = trained.project / "images" / "val"
-    assert cli.main(["predict", "knee", str(folder), "--format", "json"]) == 0
+    assert main.main(["predict", "knee", str(folder), "--format", "json"]) == 0
     answers = json.loads(capsys.readouterr().out)
     assert {answer["error"] for answer in answers} == {None}
     assert all(answer["flops"] > 0 for answer in answers)
     bad = trained.project / "bad.jpg"
     bad.write_bytes(b"no picture")
-    assert cli.main(["predict", "knee", str(bad)]) == 2
+    assert main.main(["predict", "knee", str(bad)]) == 2
     assert "bad.jpg" in capsys.readouterr().out
-    assert cli.main(["predict", "nobody", str(folder)]) == 2
+    assert main.main(["predict", "nobody", str(folder)]) == 2
     assert capsys.readouterr().err.startswith("rcopt: error: ")
 
 
@@ -170,16 +170,16 @@ def test_bench_times_what_select_picks(
     monkeypatch.chdir(trained.project)
     folder = str(trained.project / "images" / "val")
     few = ["--count", "4", "--batch-sizes", "2", "4"]
-    assert cli.main(["bench", trained.name, folder, "--min-accuracy", "0", *few]) == 0
+    assert main.main(["bench", trained.name, folder, "--min-accuracy", "0", *few]) == 0
     told, said = capsys.readouterr()
     choice = select(trained, Wish(min_accuracy=0.0))
     assert f"picked {choice.point.cascade}" in said
     assert "4 images" in told
     for stage in choice.point.cascade.stages:
         assert stage.name in told
-    assert cli.main(["bench", trained.name, folder, "--min-accuracy", "0", "--knee"]) == 2
+    assert main.main(["bench", trained.name, folder, "--min-accuracy", "0", "--knee"]) == 2
     assert "exactly one of" in capsys.readouterr().err
-    assert cli.main(["bench", str(stored.file), folder, "--knee"]) == 2
+    assert main.main(["bench", str(stored.file), folder, "--knee"]) == 2
     assert "without weights, so there is nothing to run" in capsys.readouterr().err
 
 
@@ -197,7 +197,7 @@ def test_exported_predictions_give_the_same_front_without_images(
         "[search]\ntrials = 6\nexact_trials = 4\n",
         "again",
     )
-    assert cli.main(["run", str(file), "--quiet"]) == 0
+    assert main.main(["run", str(file), "--quiet"]) == 0
     capsys.readouterr()
     _, again = _said(capsys, load_study(file), "front", "--all", "--format", "json")
 
@@ -219,7 +219,7 @@ def test_the_report_is_written_and_kept_with_the_study_run(
 
 
 def test_register_refuses_a_name_that_mlflow_does_not_take() -> None:
-    from rcopt.packaging import check_names
+    from rcopt.serving.registry import check_names
 
     with pytest.raises(InputError, match="name"):
         check_names("a/b", "champion")

@@ -12,7 +12,8 @@ from random import Random
 import pytest
 from postgres import PostgresProcess
 
-from rcopt.claims import (
+from rcopt.errors import UnreachableError, WorkError
+from rcopt.study.workers.claims import (
     ClaimLost,
     Claims,
     FileClaims,
@@ -20,8 +21,7 @@ from rcopt.claims import (
     open_claims,
     shared_lock,
 )
-from rcopt.errors import UnreachableError, WorkError
-from rcopt.postgres import PostgresServer
+from rcopt.study.workers.postgres import PostgresServer
 
 # A forked child would inherit the parent's threads' locks.
 SPAWN = multiprocessing.get_context("spawn")

@@ -30,9 +30,9 @@ from study_helpers import (
 from torch.nn import functional
 
 import rcopt
-from rcopt import backbones, training
-from rcopt.cli import main
-from rcopt.stage_files import load_stage
+from rcopt.cli.main import main
+from rcopt.data.prediction_files import load_stage
+from rcopt.models import backbones, training
 
 pytest_plugins = ["tracking_fixtures"]
 # The first test to run makes the study that most others look at.
@@ -410,7 +410,7 @@ def test_when_every_stage_fails_the_work_has_failed(
         raise training.TrainingDiverged(3, float("inf"))
         yield
 
-    monkeypatch.setattr("rcopt.training.train", diverges)
+    monkeypatch.setattr("rcopt.models.training.train", diverges)
     assert main(["run", "tiny", "--quiet"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcopt.config import (
+from rcopt.errors import InputError
+from rcopt.files import digest
+from rcopt.models.training import Recipe
+from rcopt.redaction import has_login
+from rcopt.study.settings import (
     DataSettings,
     RecipeChanges,
     SearchSettings,
@@ -22,10 +26,6 @@ from rcopt.config import (
     identity,
     load_study,
 )
-from rcopt.digests import digest
-from rcopt.errors import InputError
-from rcopt.redaction import has_login
-from rcopt.training import Recipe
 
 MINIMAL = '[stages]\nresolutions = [16, 32]\nbackbones = ["resnet18"]\n'
 

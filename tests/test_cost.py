@@ -1,6 +1,6 @@
 import pytest
 
-from rcopt.cost import flops_from_macs, parameter_cost
+from rcopt.core.cost import flops_from_macs, parameter_cost
 
 
 def test_a_multiply_accumulate_is_two_flops() -> None:

@@ -11,11 +11,11 @@ import pytest
 from mapped_memory import needs_linux, resident_bytes
 from PIL import Image
 
-from rcopt import data
-from rcopt.data import Dataset, load_data, release
+from rcopt.compat import import_torchvision
+from rcopt.data import loading
+from rcopt.data.images import decode
+from rcopt.data.loading import Dataset, load_data, release
 from rcopt.errors import InputError, WorkError
-from rcopt.images import decode
-from rcopt.torchvision_ops import import_torchvision
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_pictures_are_decoded_only_once(root: Path, monkeypatch: pytest.MonkeyPa
     def never(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(data, "decode", never)
+    monkeypatch.setattr(loading, "decode", never)
     again = load(root)
     assert again.digest == first.digest
     with pytest.raises(AssertionError, match="decoded again"):
@@ -238,7 +238,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(data, "_write_base", full)
+    monkeypatch.setattr(loading, "_write_base", full)
     with pytest.raises(InputError, match=r"cache: no space left on the disk \(0\.0 GB needed\)"):
         load(root)
     assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock"}

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rcopt.answers import AnswerRule, Answers, stage_answers
-from rcopt.backbones import build
-from rcopt.cascade import NEVER, Cascade, Stage, evaluate, exits
-from rcopt.executor import CascadeExecutor, CascadeOutput
-from rcopt.predictions import Predictions, confidence
-from rcopt.training import Precision, predict_batch
+from rcopt.core.answers import AnswerRule, Answers, stage_answers
+from rcopt.core.cascade import NEVER, Cascade, Stage, evaluate, exits
+from rcopt.core.predictions import Predictions, confidence
+from rcopt.models.backbones import build
+from rcopt.models.training import Precision, predict_batch
+from rcopt.serving.executor import CascadeExecutor, CascadeOutput
 
 CLASSES = 4
 N = 96

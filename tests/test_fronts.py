@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rcopt import cuts, evaluate
-from rcopt.cascade import NEVER
-from rcopt.fronts import (
+from rcopt import evaluate
+from rcopt.core import threshold_sweep
+from rcopt.core.cascade import NEVER
+from rcopt.core.fronts import (
     ThresholdFront,
     hypervolume,
     non_dominated,
@@ -217,8 +218,8 @@ def test_threads_change_nothing(stages: int, monkeypatch: pytest.MonkeyPatch) ->
             started.append(workers)
             super().__init__(workers)
 
-    monkeypatch.setattr(cuts, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(cuts, "THREAD_STEPS", 0)
+    monkeypatch.setattr(threshold_sweep, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(threshold_sweep, "THREAD_STEPS", 0)
     for workers in (2, 3):
         monkeypatch.setattr("os.cpu_count", lambda workers=workers: workers)
         assert rows_of(threshold_front(*data)) == rows_of(alone)

@@ -30,10 +30,10 @@ from damaged_studies import damage_study
 from generated_images import make_images
 from study_helpers import STORED, TRAINED, start, store_predictions, write_study
 
-from rcopt.backbones import Cost
-from rcopt.cli import main
-from rcopt.digests import digest, file_digest
+from rcopt.cli.main import main
 from rcopt.errors import InputError
+from rcopt.files import digest, file_digest
+from rcopt.models.backbones import Cost
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -193,10 +193,10 @@ def test_study_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise TrainingBeginsError("training would begin here")
 
-    monkeypatch.setattr("rcopt.material.obtain_stage", stop)
+    monkeypatch.setattr("rcopt.study.stages.base.obtain_stage", stop)
     # Counting MACs takes longer than all the rest.
-    monkeypatch.setattr("rcopt.backbones.build", lambda *_, **__: None)
-    monkeypatch.setattr("rcopt.backbones.count_macs", lambda *_: Cost(1_000_000, 1000))
+    monkeypatch.setattr("rcopt.models.backbones.build", lambda *_, **__: None)
+    monkeypatch.setattr("rcopt.models.backbones.count_macs", lambda *_: Cost(1_000_000, 1000))
     write_study(both, TRAINED)
     assert "training would begin" in rcopt("run", "tiny", "--quiet").err
 
@@ -354,7 +354,7 @@ def test_packed_cascades(
 
 
 def test_weights_to_start_from(trained: Path, tmp_path: Path) -> None:
-    from rcopt.backbones import build
+    from rcopt.models.backbones import build
 
     whole = (trained / "model" / "stage-0.safetensors").read_bytes()
     backbone = "mobilenet_v2-0.1"
@@ -377,7 +377,7 @@ def test_checkpoints(tmp_path: Path) -> None:
     import torch
     from torch import nn
 
-    from rcopt.checkpoints import load_checkpoint, save_checkpoint
+    from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 
     path = tmp_path / "state.safetensors"
 
@@ -418,7 +418,7 @@ def test_checkpoints(tmp_path: Path) -> None:
 
 def test_images_of_a_folder(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture at its place in a data set: the data set is there, or one line names it."""
-    from rcopt.data import load_data
+    from rcopt.data.loading import load_data
 
     monkeypatch.chdir(tmp_path)
 

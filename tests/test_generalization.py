@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.fronts import hypervolume
-from rcopt.generalization import generalization
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.fronts import hypervolume
+from rcopt.core.statistics.generalization import generalization
 
 
 def numbers(accuracy: float, flops: float) -> Evaluation:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rcopt import images
+from rcopt.data import images
+from rcopt.data.images import decode, normalize, stage_input
 from rcopt.errors import InputError
-from rcopt.images import decode, normalize, stage_input
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

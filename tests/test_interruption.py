@@ -21,7 +21,7 @@ from study_helpers import (
     write_study,
 )
 
-from rcopt.cli import main
+from rcopt.cli.main import main
 
 pytest_plugins = ["tracking_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -29,12 +29,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 COMMAND = ("run", "tiny", "--format", "json")
 
 #: Before which call a command stands still when the signal comes.
-TRAINING = "rcopt.training:save_checkpoint:2"  # a first epoch is saved, a second is done
-PREDICTION = "rcopt.training:predict:2"
+TRAINING = "rcopt.models.training:save_checkpoint:2"  # a first epoch is saved, a second is done
+PREDICTION = "rcopt.models.training:predict:2"
 PUBLICATION = "rcopt.tracking:Tracker.upload:2"  # predictions are stored, weights are not
-BETWEEN_TRIALS = "rcopt.search:Sampler.learn:2"
-AFTER_A_TRIAL = "rcopt.search:Sampler.stored:1"  # before the exact points that belong to it
-AFTER_PUBLICATION = "rcopt.stages:_clear:1"  # the stage is stored, its checkpoint is still there
+BETWEEN_TRIALS = "rcopt.study.samplers:Sampler.learn:2"
+AFTER_A_TRIAL = (
+    "rcopt.study.samplers:Sampler.stored:1"  # before the exact points that belong to it
+)
+AFTER_PUBLICATION = (
+    "rcopt.study.stages.train_once:_clear:1"  # the stage is stored, its checkpoint is still there
+)
 THE_END = "rcopt.tracking:Tracker.mark_front:1"
 
 
@@ -234,7 +238,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, store_template: Path) -> 
 
 @pytest.mark.parametrize("error", [None, TypeError("cannot compare")])
 @pytest.mark.parametrize(
-    "place", ["rcopt.training.save_checkpoint", "rcopt.runner.operating_point"]
+    "place", ["rcopt.models.training.save_checkpoint", "rcopt.study.runner.operating_point"]
 )
 def test_a_signal_that_a_library_swallows_or_turns_into_an_error_stops_all_the_same(
     store_template: Path,

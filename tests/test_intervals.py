@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from rcopt.intervals import accuracy_interval, difference_interval
+from rcopt.core.statistics.intervals import accuracy_interval, difference_interval
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (1750, 1963)])

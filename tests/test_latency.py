@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcopt.cascade import NEVER, Cascade, Stage
-from rcopt.executor import CascadeExecutor
-from rcopt.latency import Benchmark, Latency, Throughput, benchmark, describe, stage_seconds
+from rcopt.core.cascade import NEVER, Cascade, Stage
+from rcopt.serving.benchmark import (
+    Benchmark,
+    Latency,
+    Throughput,
+    benchmark,
+    describe,
+    stage_seconds,
+)
+from rcopt.serving.executor import CascadeExecutor
 
 STAGES = (Stage(8, "small", 10.0), Stage(16, "large", 100.0))
 
@@ -66,7 +73,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.calls: list[tuple[int, int]] = []
-        monkeypatch.setattr("rcopt.latency.perf_counter", lambda: self.now)
+        monkeypatch.setattr("rcopt.serving.benchmark.perf_counter", lambda: self.now)
 
     def network(self, seconds_per_image: float) -> nn.Module:
         clock = self

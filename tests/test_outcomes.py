@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from simulated import STAGES, simulated_stages
 
-from rcopt.answers import AnswerRule, fit_temperature, scale, stage_answers
-from rcopt.cascade import Cascade, evaluate
-from rcopt.outcomes import outcomes
+from rcopt.core.answers import AnswerRule, fit_temperature, scale, stage_answers
+from rcopt.core.cascade import Cascade, evaluate
+from rcopt.core.evaluations import outcomes
 
 CASCADES = [
     Cascade(STAGES, (0.8, 0.9)),

@@ -26,11 +26,11 @@ from packaging_helpers import (
 from test_serving import BAD_ROWS
 from tracking_helpers import URI, Server, free_port, open_study
 
-from rcopt.cascade import Stage
-from rcopt.cascade_files import DESCRIPTION
+from rcopt.core.cascade import Stage
 from rcopt.errors import InputError
-from rcopt.packaging import RegisteredCascade, check_names, load_cascade, register
-from rcopt.serving import answer_rows
+from rcopt.serving.bundle import DESCRIPTION
+from rcopt.serving.pictures import answer_rows
+from rcopt.serving.registry import RegisteredCascade, check_names, load_cascade, register
 from rcopt.tracking import Tracker, open_tracker
 
 pytest_plugins = ["tracking_fixtures"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcopt.backbones import build
-from rcopt.packed import prepared
-from rcopt.training import Precision, predict_batch
+from rcopt.models.backbones import build
+from rcopt.models.training import Precision, predict_batch
+from rcopt.serving.prepacked import prepared
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rcopt.errors import UnreachableError, WorkError
-from rcopt.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience
 from rcopt.progress import Progress
+from rcopt.study.workers.outages import FIRST_PAUSE, LONGEST_PAUSE, Patience
 
 
 class Told(Progress):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from rcopt.errors import InputError, UnreachableError
-from rcopt.postgres import PostgresServer, is_postgres
+from rcopt.study.workers.postgres import PostgresServer, is_postgres
 
 LEAKS = ("hunter", "secret")
 

@@ -12,7 +12,7 @@ import yaml
 from sites import NewSite
 from study_helpers import runs_of, statuses
 
-from rcopt.cli import main
+from rcopt.cli.main import main
 
 pytest_plugins = ["tracking_fixtures", "site_fixtures"]
 

@@ -1,13 +1,13 @@
 import pytest
 from simulated import simulated_stages
 
-from rcopt import cli
-from rcopt.config import Study, load_study
+from rcopt.cli import main
+from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
-from rcopt.repeats import accuracy_within, repeats
-from rcopt.results import load_results
-from rcopt.stage_files import save_stage
-from rcopt.study import run
+from rcopt.study.repeats import accuracy_within, repeats
+from rcopt.study.results import load_results
+from rcopt.study.run_study import run
+from rcopt.study.settings import Study, load_study
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -56,7 +56,7 @@ def test_the_command_prints_the_levels_and_fits_100_columns(
     studies: list[Study], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(studies[0].project)
-    assert cli.main(["repeats", "s0", "s1", "s2"]) == 0
+    assert main.main(["repeats", "s0", "s1", "s2"]) == 0
     text = capsys.readouterr().out
     assert "3 repeats" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcopt.cascade import NEVER
-from rcopt.intervals import Interval
+from rcopt.core.cascade import NEVER
+from rcopt.core.statistics.intervals import Interval
+from rcopt.core.wording import amount, points, threshold_text, times, times_interval
 from rcopt.report.chart import Plot, Series, limits, linear_ticks, log_ticks
-from rcopt.report.wording import amount, points, threshold_text, times, times_interval
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 12))

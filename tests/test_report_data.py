@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from report_example import FACTS, REFERENCE, example_data, example_stages
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.baselines import random_exits
-from rcopt.cascade import OperatingPoint, evaluate
-from rcopt.fronts import non_dominated
-from rcopt.pool import TrainedStage
-from rcopt.report_data import ReportData, report_data, select_command
-from rcopt.selection import by_max_flops, by_trial
-from rcopt.sweep import study_front
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import OperatingPoint, evaluate
+from rcopt.core.fronts import non_dominated
+from rcopt.core.statistics.baselines import random_exits
+from rcopt.core.statistics.selection import by_max_flops, by_trial
+from rcopt.core.study_front import study_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.report_data import ReportData, report_data, select_command
 
 
 @pytest.fixture(scope="module")

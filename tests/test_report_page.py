@@ -9,11 +9,11 @@ from PIL import Image
 from report_example import HOSTILE, example_data
 
 from rcopt.report import write_report
+from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.files import save_charts
 from rcopt.report.front_chart import front_chart
 from rcopt.report.page import page
 from rcopt.report.thumbnails import thumbnails
-from rcopt.report_data import ReportData
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PICTURES = thumbnails((), np.zeros((0, 4, 4, 3), np.uint8))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from simulated import simulated_stages
 
-from rcopt.cascade import Stage, evaluate
-from rcopt.cost import parameter_cost
-from rcopt.fronts import threshold_front
-from rcopt.original_report import DROPS, ORIGINAL, REPORT_WINDOW
-from rcopt.pool import TrainedStage
-from rcopt.reproduction import Analysis, CostModel, nearest_stages, reproduce
+from rcopt.core.cascade import Stage, evaluate
+from rcopt.core.cost import parameter_cost
+from rcopt.core.fronts import threshold_front
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.original_report import DROPS, ORIGINAL, REPORT_WINDOW
+from rcopt.report.analysis.reproduction import Analysis, CostModel, nearest_stages, reproduce
 
 PARAMETERS = (11_690_000, 21_800_000, 25_560_000)
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
-from rcopt.digests import digest
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
 from rcopt.errors import InputError
-from rcopt.results import Results, StageSummary, load_results, save_results
+from rcopt.files import digest
+from rcopt.study.results import Results, StageSummary, load_results, save_results
 
 
 def point(exits: tuple[int, ...], thresholds: tuple[float, ...]) -> OperatingPoint:

@@ -1,7 +1,7 @@
 import pytest
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.savings import LOSSES, savings
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.statistics.savings import LOSSES, savings
 
 
 def numbers(accuracy: float, flops: float) -> Evaluation:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from rcopt.cascade import Cascade, OperatingPoint, Stage, evaluation
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluation
 from rcopt.errors import InputError
-from rcopt.search import NONE, Proposal, Sampler, SamplerName, Space, exact_trial
-from rcopt.trials import Trials, trial_point, trial_source
+from rcopt.study.samplers import NONE, Proposal, Sampler, SamplerName, Space, exact_trial
+from rcopt.study.trials import Trials, trial_point, trial_source
 
 SPACE = Space({8: ("small", "large"), 16: ("small", "large"), 32: ("small", "large")}, True)
 IDENTITY: Mapping[str, Any] = {"seed": 0, "stages.resolutions": [8, 16, 32], "training.lr": 0.1}

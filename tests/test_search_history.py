@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
-from rcopt.fronts import hypervolume
-from rcopt.search_history import search_history
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
+from rcopt.core.fronts import hypervolume
+from rcopt.report.analysis.search_history import search_history
 
 SMALL, LARGE = Stage(32, "resnet18", 1.0), Stage(64, "resnet18", 4.0)
 SECONDS = {SMALL: 10.0, LARGE: 30.0}

@@ -30,15 +30,15 @@ from study_helpers import (
 from torch import nn
 from tracking_helpers import Server, open_study
 
-from rcopt.cascade import Stage
-from rcopt.cascade_files import DESCRIPTION, open_cascade, save_cascade
-from rcopt.checkpoints import load_checkpoint
-from rcopt.cli import main
-from rcopt.digests import digest, file_digest
+from rcopt.cli.main import main
+from rcopt.core.cascade import Stage
+from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError
-from rcopt.stage_files import load_stage, save_stage
+from rcopt.files import digest, file_digest
+from rcopt.models.checkpoints import load_checkpoint
+from rcopt.serving.bundle import DESCRIPTION, open_cascade, save_cascade
 from rcopt.tracking import Tracker, open_tracker
-from rcopt.ui import is_loopback, serve
+from rcopt.tracking.server import is_loopback, serve
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -144,7 +144,7 @@ def test_pickled_predictions_are_refused(
 def test_pickled_weights_to_start_from_are_refused(
     tmp_path: Path, marker: Path, form: Form, suffix: str
 ) -> None:
-    from rcopt.backbones import build
+    from rcopt.models.backbones import build
 
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(form(marker))
@@ -177,7 +177,7 @@ def test_a_pickled_checkpoint_is_set_aside(tmp_path: Path, marker: Path, form: F
 def test_pickled_decoded_images_are_decoded_again(
     tmp_path: Path, marker: Path, form: Form
 ) -> None:
-    from rcopt.data import load_data
+    from rcopt.data.loading import load_data
 
     make_images(tmp_path / "images", train=2, held_out=2)
 
@@ -313,7 +313,7 @@ def test_a_server_that_others_reach_is_warned_of(
     def stop(*_: object, **__: object) -> None:
         raise InputError("here the server would start")
 
-    monkeypatch.setattr("rcopt.ui.mlflow_server", stop)
+    monkeypatch.setattr("rcopt.tracking.server.mlflow_server", stop)
     with pytest.raises(InputError, match="would start"):
         serve(tracker.uri, tracker.project, host=host, open_browser=False, warn=told.append)
     assert len(told) == warned

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.selection import (
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.statistics.selection import (
     by_max_drop,
     by_max_flops,
     by_max_milliseconds,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from packaging_helpers import base_images, make_package, picture, save_stage_weights
 
-from rcopt.cascade_files import LoadedCascade, open_cascade, save_cascade
 from rcopt.errors import InputError
-from rcopt.serving import Answer, answer_rows, predict_files
+from rcopt.serving.bundle import LoadedCascade, open_cascade, save_cascade
+from rcopt.serving.pictures import Answer, answer_rows, predict_files
 
 
 @pytest.fixture(scope="module")

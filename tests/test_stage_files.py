@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcopt.cascade import Stage
+from rcopt.core.cascade import Stage
+from rcopt.core.predictions import Predictions
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions
-from rcopt.stage_files import load_stage, save_stage
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import pytest
 from simulated import simulated_stages
 from study_helpers import SIZES, STORED, Finished, start, stored_runs, trials_of, write_study
 
-from rcopt import cli
-from rcopt.cascade import Stage
-from rcopt.config import Study, load_study
+from rcopt.cli import main
+from rcopt.core.cascade import Stage
+from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
-from rcopt.ranking import rank
-from rcopt.results import load_results
-from rcopt.stage_files import save_stage
-from rcopt.stage_times import FILE, Conditions, StageTimes, stage_times
-from rcopt.study import front
+from rcopt.study.front_by_cost import rank
+from rcopt.study.results import load_results
+from rcopt.study.run_study import front
+from rcopt.study.settings import Study, load_study
+from rcopt.study.stages.times import FILE, Conditions, StageTimes, stage_times
 
 pytest_plugins = ["tracking_fixtures"]
 # The first test runs two studies.
@@ -55,9 +55,9 @@ def done(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     file = str(new_project(project, store_template).file)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        assert cli.main(["run", file, "--quiet"]) == 0
+        assert main.main(["run", file, "--quiet"]) == 0
         by_flops = ["--set", "name=flops", "--set", "search.cost=flops"]
-        assert cli.main(["run", file, "--quiet", *by_flops]) == 0
+        assert main.main(["run", file, "--quiet", *by_flops]) == 0
     return project
 
 
@@ -71,7 +71,7 @@ def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def rcopt(capsys: pytest.CaptureFixture[str], *arguments: str) -> Finished:
     capsys.readouterr()
-    code = cli.main(list(arguments))
+    code = main.main(list(arguments))
     return Finished(code, *capsys.readouterr())
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rcopt.backbones import by_depth, parse
-from rcopt.config import load_study
-from rcopt.material import read_predictions
+from rcopt.models.backbones import by_depth, parse
+from rcopt.study.settings import load_study
+from rcopt.study.stages.base import read_predictions
 
 STUDIES = Path(__file__).parent.parent / "studies"
 FILES = sorted(STUDIES.glob("*.toml"))

@@ -20,19 +20,19 @@ from study_helpers import (
     write_study,
 )
 
-from rcopt.answers import AnswerRule, stage_answers
-from rcopt.cascade import evaluate
-from rcopt.config import Study, load_study
+from rcopt.core.answers import AnswerRule, stage_answers
+from rcopt.core.cascade import evaluate
+from rcopt.core.predictions import Split
+from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError, WorkError
-from rcopt.material import StoredPredictions
-from rcopt.predictions import Split
 from rcopt.progress import Progress
-from rcopt.stage_files import load_stage, save_stage
-from rcopt.status import status
-from rcopt.stored_stages import trained_stages
-from rcopt.study import front, run
+from rcopt.study.run_study import front, run
+from rcopt.study.settings import Study, load_study
+from rcopt.study.stages.base import StoredPredictions
+from rcopt.study.stages.lookup import trained_stages
+from rcopt.study.status import status
+from rcopt.study.trials import Failure
 from rcopt.tracking import Tracker, open_tracker
-from rcopt.trials import Failure
 
 pytest_plugins = ["tracking_fixtures"]
 

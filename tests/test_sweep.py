@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.answers import AnswerRule, cascade_answers, fit_temperature
-from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluate
-from rcopt.fronts import non_dominated
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions, Split
-from rcopt.sweep import StudyFront, extend_front, optimistic_test_front, study_front
+from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluate
+from rcopt.core.fronts import non_dominated
+from rcopt.core.predictions import Predictions, Split
+from rcopt.core.study_front import StudyFront, extend_front, optimistic_test_front, study_front
+from rcopt.core.trained_stage import TrainedStage
 
 RULES = [
     AnswerRule(kind, temperature, average)

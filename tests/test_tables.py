@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcopt import tables
-from rcopt.backbones import NAMES
-from rcopt.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
-from rcopt.results import Results, StageSummary
+from rcopt.cli import tables
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
+from rcopt.models.backbones import NAMES
+from rcopt.study.results import Results, StageSummary
 
 
 def make_point(

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rcopt.cascade import evaluate
-from rcopt.threshold_grid import Grid, cheapest_pairs, threshold_grid
+from rcopt.core.cascade import evaluate
+from rcopt.report.analysis.threshold_grid import Grid, cheapest_pairs, threshold_grid
 
 COSTS = [0.24, 4.0, 25.56]
 

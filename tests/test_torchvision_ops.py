@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from rcopt.torchvision_ops import import_torchvision
+from rcopt.compat import import_torchvision
 
 
 def test_torchvision_imports_in_a_fresh_interpreter_and_loads_nothing_heavy() -> None:

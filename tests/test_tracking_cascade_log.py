@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tracking_helpers import URI, Warnings, make_point, open_study
 
-from rcopt.cascade import OperatingPoint
+from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import WorkError
 from rcopt.tracking import CascadeLog, StudyRun, Tracker, open_tracker
 

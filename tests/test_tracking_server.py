@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tracking_helpers import Server, Warnings, make_point, make_stage, open_study, publish
 
+from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError, WorkError
-from rcopt.stage_files import save_stage
 from rcopt.tracking import PREDICTIONS, CascadeLog, StudyRun, Tracker, open_tracker
 
 pytest_plugins = ["tracking_fixtures"]

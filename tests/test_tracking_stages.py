@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tracking_helpers import Warnings, make_stage, open_study, publish
 
-from rcopt.cascade import Stage
+from rcopt.core.cascade import Stage
 from rcopt.errors import InputError
 from rcopt.tracking import PREDICTIONS, WEIGHTS, DataInput, Tracker
 

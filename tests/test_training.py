@@ -10,11 +10,12 @@ import torch
 from mapped_memory import needs_linux, resident_bytes
 from torch import nn
 
-from rcopt import images, training
-from rcopt.backbones import build
-from rcopt.data import Dataset
+from rcopt.data import images
+from rcopt.data.loading import Dataset
 from rcopt.errors import InputError, WorkError
-from rcopt.training import (
+from rcopt.models import training
+from rcopt.models.backbones import build
+from rcopt.models.training import (
     Recipe,
     TrainingDiverged,
     load_weights,

@@ -15,7 +15,7 @@ from tracking_helpers import URI, open_study
 
 from rcopt.errors import InputError, WorkError
 from rcopt.tracking import Tracker
-from rcopt.ui import dashboard_server, free_port, mlflow_server, serve
+from rcopt.tracking.server import dashboard_server, free_port, mlflow_server, serve
 
 pytest_plugins = ["tracking_fixtures"]
 
@@ -137,8 +137,8 @@ def test_a_server_that_ends_by_itself_is_told(
             os.killpg(started[0].pid, signal.SIGKILL)
         real(seconds)
 
-    monkeypatch.setattr("rcopt.ui.subprocess.Popen", remember)
-    monkeypatch.setattr("rcopt.ui.time.sleep", kill_then_sleep)
+    monkeypatch.setattr("rcopt.tracking.server.subprocess.Popen", remember)
+    monkeypatch.setattr("rcopt.tracking.server.time.sleep", kill_then_sleep)
     with pytest.raises(WorkError, match="a server ended by itself"):
         serve(URI, tracker.project, port=5800, open_browser=False, say=said.append)
 

@@ -11,16 +11,16 @@ import pytest
 from sites import SPACE, NewSite, assert_complete, wait_until
 from study_helpers import runs_of, statuses, stored_runs, write_study
 
-from rcopt.cascade import Stage
-from rcopt.claims import Claims, open_claims
-from rcopt.config import Study, load_study
-from rcopt.digests import sealed
+from rcopt.cli.tables import status_table, status_tree
+from rcopt.core.cascade import Stage
+from rcopt.files import sealed
 from rcopt.processes import this_owner
-from rcopt.results import Results, StageSummary, save_results
-from rcopt.status import Status, status
-from rcopt.tables import status_table, status_tree
-from rcopt.trials import Failure, Trials, trial_source
-from rcopt.workers import Place, Worker, join, workers
+from rcopt.study.results import Results, StageSummary, save_results
+from rcopt.study.settings import Study, load_study
+from rcopt.study.status import Status, status
+from rcopt.study.trials import Failure, Trials, trial_source
+from rcopt.study.workers.claims import Claims, open_claims
+from rcopt.study.workers.places import Place, Worker, join, workers
 
 pytest_plugins = ["tracking_fixtures", "site_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -94,7 +94,7 @@ def test_a_local_worker_that_is_killed_takes_no_other_with_it(new_site: NewSite)
 
 def test_an_sqlite_file_serves_one_worker_only(new_site: NewSite) -> None:
     site = new_site("sqlite:///optuna.db", http=False)
-    first = site.begin("run", "tiny", pause="rcopt.training:save_checkpoint:1")
+    first = site.begin("run", "tiny", pause="rcopt.models.training:save_checkpoint:1")
     first.wait_until_paused()
     second = site.begin("worker", "tiny").wait()
     assert second.code == 2
@@ -162,7 +162,7 @@ def test_a_process_that_was_killed_holds_no_place(
     study, claims = study_and_claims
     with join(study, claims):
         # As with a lease, which outlives its holder.
-        monkeypatch.setattr("rcopt.workers.process_alive", lambda process: False)
+        monkeypatch.setattr("rcopt.study.workers.places.process_alive", lambda process: False)
         assert workers("tiny", claims) == []
 
 

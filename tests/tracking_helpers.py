@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.pool import TrainedStage
-from rcopt.predictions import Predictions, Split
-from rcopt.stage_files import save_stage
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.predictions import Predictions, Split
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.prediction_files import save_stage
 from rcopt.tracking import PREDICTIONS, WEIGHTS, StudyRun, Tracker
 
 URI = "sqlite:///mlruns/mlflow.db"

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.charts import charts
 from rcopt.report.files import save_charts
 from rcopt.report.original import original_charts
 from rcopt.report.page import page
 from rcopt.report.sections import Thumbnail
-from rcopt.report_data import ReportData
 from rcopt.whole_files import write_whole
 
 __all__ = ["Thumbnail", "write_report"]

@@ -3,17 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rcopt.report.chart import SHAPES, Bars, Chart, HeatMap, Plot, Series, Tip
-from rcopt.report.front_chart import ACCURACY, COST, front_chart, front_tip, marked, on_test
-from rcopt.report.wording import (
+from rcopt.core.wording import (
     axis_amount,
     cascade_name,
     flops_text,
     percent,
     threshold_text,
 )
-from rcopt.report_data import Featured, ReportData
-from rcopt.search_history import SearchHistory
+from rcopt.report.analysis.report_data import Featured, ReportData
+from rcopt.report.analysis.search_history import SearchHistory
+from rcopt.report.chart import SHAPES, Bars, Chart, HeatMap, Plot, Series, Tip
+from rcopt.report.front_chart import ACCURACY, COST, front_chart, front_tip, marked, on_test
 
 #: Colours of resolutions, from the lowest; indices in `rcopt.report.chart.COLOURS`.
 RESOLUTION_COLOURS = (6, 1, 5, 3, 4, 2, 7)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rcopt.cascade import OperatingPoint
-from rcopt.fronts import spread
-from rcopt.report.chart import Dash, Plot, Series, Tip
-from rcopt.report.wording import (
+from rcopt.core.cascade import OperatingPoint
+from rcopt.core.fronts import spread
+from rcopt.core.wording import (
     axis_amount,
     cascade_name,
     configuration,
@@ -18,7 +17,8 @@ from rcopt.report.wording import (
     short_name,
     times,
 )
-from rcopt.report_data import ROWS, FrontLine, ReportData, StageLine
+from rcopt.report.analysis.report_data import ROWS, FrontLine, ReportData, StageLine
+from rcopt.report.chart import Dash, Plot, Series, Tip
 
 #: Fronts have hundreds of points; more than this many are drawn as a line alone.
 MARKED = 400

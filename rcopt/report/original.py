@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Literal
 
-from rcopt.original_report import ORIGINAL, Method, TableRow
+from rcopt.core.wording import amount, axis_amount, flops_text, percent, plural, points, times
+from rcopt.report.analysis.original_report import ORIGINAL, Method, TableRow
+from rcopt.report.analysis.reproduction import Analysis, Claim, CostModel, Curve
+from rcopt.report.analysis.threshold_grid import Grid
 from rcopt.report.chart import Chart, HeatMap, Plot, Series, Shape, Tip
 from rcopt.report.html import Html, table
-from rcopt.report.wording import amount, axis_amount, flops_text, percent, plural, points, times
-from rcopt.reproduction import Analysis, Claim, CostModel, Curve
-from rcopt.threshold_grid import Grid
 
 _UNITS: dict[CostModel, tuple[str, Callable[[float], str]]] = {
     "parameters": ("parameters × area", amount),

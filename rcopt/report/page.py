@@ -5,6 +5,16 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 
+from rcopt.core.wording import (
+    flops_against,
+    percent,
+    plural,
+    points,
+    points_interval,
+    times,
+    times_interval,
+)
+from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.chart import Bars, Chart, HeatMap, Tip
 from rcopt.report.charts import charts
 from rcopt.report.html import element, text
@@ -22,16 +32,6 @@ from rcopt.report.sections import (
     stage_section,
 )
 from rcopt.report.svg import Frame, svg, swatch
-from rcopt.report.wording import (
-    flops_against,
-    percent,
-    plural,
-    points,
-    points_interval,
-    times,
-    times_interval,
-)
-from rcopt.report_data import ReportData
 
 _WIDE, _NARROW, _HALF = Frame(1040, 520), Frame(400, 420), Frame(500, 340)
 

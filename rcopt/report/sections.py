@@ -4,11 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from html import escape
 
-from rcopt.answered_images import AnsweredImage
-from rcopt.report.charts import RESOLUTION_COLOURS
-from rcopt.report.html import Html, element, table, text
-from rcopt.report.original import claim_table, stage_table
-from rcopt.report.wording import (
+from rcopt.core.wording import (
     amount,
     cascade_name,
     configuration,
@@ -25,7 +21,11 @@ from rcopt.report.wording import (
     times,
     times_interval,
 )
-from rcopt.report_data import Featured, FrontLine, ReportData, StageLine
+from rcopt.report.analysis.answered_images import AnsweredImage
+from rcopt.report.analysis.report_data import Featured, FrontLine, ReportData, StageLine
+from rcopt.report.charts import RESOLUTION_COLOURS
+from rcopt.report.html import Html, element, table, text
+from rcopt.report.original import claim_table, stage_table
 
 #: Anchor, title and HTML; left out of the page where the HTML is empty.
 Section = tuple[str, str, str]

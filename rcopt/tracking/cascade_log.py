@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
-from rcopt.cascade import OperatingPoint
+from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import InputError, WorkError
 from rcopt.tracking.connection import reported
 from rcopt.tracking.ledger import Ledger

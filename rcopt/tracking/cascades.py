@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rcopt.cascade import OperatingPoint
+from rcopt.core.cascade import OperatingPoint
 from rcopt.processes import this_owner
 from rcopt.tracking import labels, view
 from rcopt.tracking.connection import reported

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcopt.digests import file_digest
 from rcopt.errors import InputError, UnreachableError, WorkError
+from rcopt.files import file_digest
 from rcopt.tracking.opening import away, first_line, no_space, open_store, resolve_uri
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from rcopt.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.pool import TrainedStage
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.trained_stage import TrainedStage
 
 
 def short_number(value: float) -> float:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rcopt.cascade import OperatingPoint
+from rcopt.core.cascade import OperatingPoint
 from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import labels
 from rcopt.tracking.records import StudyRun

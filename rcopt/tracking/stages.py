@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from rcopt.cascade import Stage
+from rcopt.core.cascade import Stage
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.prediction_files import load_stage
 from rcopt.errors import InputError, WorkError
-from rcopt.pool import TrainedStage
 from rcopt.processes import this_owner
-from rcopt.stage_files import load_stage
 from rcopt.tracking import labels
 from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
 from rcopt.tracking.environment import environment_tags

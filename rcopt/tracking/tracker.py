@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcopt.cost import CostName
+from rcopt.core.cost import CostName
 from rcopt.errors import InputError, WorkError
 from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import view

@@ -8,7 +8,7 @@ costs the view, never the data.
 import json
 from collections.abc import Sequence
 
-from rcopt.cost import CostName
+from rcopt.core.cost import CostName
 
 #: The view's name in links; any text will do.
 KEY = "rcopt-front"

@@ -1,0 +1,362 @@
+"""What the command line prints: tables within 100 columns, JSON, CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rcopt.core.cascade import Evaluation, OperatingPoint, Stage
+from rcopt.redaction import one_line
+from rcopt.study.repeats import Repeats, accuracy_within
+from rcopt.study.results import Results
+
+if TYPE_CHECKING:
+    # Both stand on torch, which tables of numbers need not load.
+    from rcopt.serving.pictures import Answer
+    from rcopt.study.choosing import Choice
+    from rcopt.study.status import Status
+    from rcopt.study.workers.places import Worker
+
+
+#: Columns that a table for people fits in.
+WIDTH = 100
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return rows under a header, the first ``left`` columns aligned left, the others right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def front_table(points: Sequence[OperatingPoint]) -> str:
+    """Return a front as a table for people; a cascade that is too long takes several lines."""
+    timed = any(point.validation.mean_milliseconds is not None for point in points)
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    header = ["cascade (stage, threshold, next)", "val %", *costs, "test %", *costs, "exits %"]
+    numbers = [
+        [
+            *_split_cells(point.validation, timed),
+            *_split_cells(point.test, timed),
+            "/".join(f"{100 * rate:.0f}" for rate in point.validation.exit_rates),
+        ]
+        for point in points
+    ]
+    columns = zip(header[1:], *numbers, strict=True)
+    room = WIDTH - sum(2 + max(map(len, column)) for column in columns)
+    rows = []
+    for point, cells in zip(points, numbers, strict=True):
+        first, *others = _wrapped(cascade_text(point), room)
+        rows.append([first, *cells])
+        rows += [[f"  {line}", *[""] * len(cells)] for line in others]
+    return table(header, rows)
+
+
+def front_json(points: Sequence[OperatingPoint]) -> str:
+    """Return a front as the JSON of the contract."""
+    keys = ("stages", "validation", "test", "run_id")
+    return json.dumps([{key: point.to_dict()[key] for key in keys} for point in points], indent=1)
+
+
+def front_csv(points: Sequence[OperatingPoint]) -> str:
+    """Return a front as CSV, one line a point."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    timed = any(point.validation.mean_milliseconds is not None for point in points)
+    writer.writerow(
+        [
+            "stages",
+            "thresholds",
+            "val_accuracy",
+            "val_mean_flops",
+            "val_exit_rates",
+            "test_accuracy",
+            "test_mean_flops",
+            "test_exit_rates",
+            "source",
+            "trial",
+            "run_id",
+            *(["val_mean_milliseconds", "test_mean_milliseconds"] if timed else []),
+        ]
+    )
+    for point in points:
+        test = point.test
+        writer.writerow(
+            [
+                " ".join(stage.name for stage in point.cascade.stages),
+                " ".join(repr(threshold) for threshold in point.cascade.thresholds),
+                point.validation.accuracy,
+                point.validation.mean_flops,
+                " ".join(map(repr, point.validation.exit_rates)),
+                "" if test is None else test.accuracy,
+                "" if test is None else test.mean_flops,
+                "" if test is None else " ".join(map(repr, test.exit_rates)),
+                point.source,
+                "" if point.trial is None else point.trial,
+                point.run_id or "",
+                *([e.mean_milliseconds if e else "" for e in (point.validation, test)] * timed),
+            ]
+        )
+    return text.getvalue().rstrip("\n")
+
+
+def _split_cells(found: Evaluation | None, timed: bool) -> list[str]:
+    if found is None:
+        return [""] * (3 if timed else 2)
+    cells = [f"{100 * found.accuracy:.2f}", mflops(found.mean_flops)]
+    if timed:
+        time = found.mean_milliseconds
+        cells.insert(1, "" if time is None else milliseconds(time))
+    return cells
+
+
+def status_table(name: str, status: "Status") -> str:
+    """Return how far a study is."""
+    lines = [
+        f"{name}: {status.sampled} of {status.total} trials, {status.exact} points of exact "
+        "fronts among the study's trials"
+    ]
+    counts = [f"{status.done} done", f"{status.running} running", f"{len(status.failed)} failed"]
+    if status.queued is not None:
+        counts.insert(0, f"{status.queued} not asked for yet")
+    lines.append(f"stages: {', '.join(counts)}")
+    if status.seconds_left:
+        lines.append(f"time left: at most about {duration(status.seconds_left)} of training")
+    lines += [f"worker {_worker_line(worker)}" for worker in status.workers]
+    lines += [
+        f"given up after {failure.attempts} attempts: {backbone}@{resolution} ({failure.reason})"
+        for (resolution, backbone), failure in sorted(status.failed.items())
+    ]
+    results = status.results
+    if results is None or status.sampled_share is None:
+        return "\n".join([*lines, "no front yet: it is there with the first cascade"])
+    accuracy, cost = results.reference
+    worst = f"{milliseconds(cost)} ms" if results.timing else f"{mflops(cost)} MFLOPs"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            stage_table(results),
+            "",
+            f"front: {len(results.points)} points, hypervolume {results.hypervolume:.4g} "
+            f"(reference {100 * accuracy:.1f} %, {worst})",
+            f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it",
+        ]
+    )
+
+
+def _worker_line(worker: "Worker") -> str:
+    at = ", ".join(
+        f"training {name} since {since:%Y-%m-%d %H:%M} UTC" for name, since in worker.training
+    )
+    joined = f"joined {worker.since:%Y-%m-%d %H:%M} UTC"
+    return f"{worker.index} ({worker.process}, {joined}): {at or 'between stages'}"
+
+
+def status_tree(name: str, status: "Status") -> dict[str, Any]:
+    """Return how far a study is, for JSON."""
+    results = status.results
+    return {
+        "study": name,
+        "trials": status.sampled,
+        "trials_total": status.total,
+        "exact_trials": status.exact,
+        "workers": [
+            {
+                "index": worker.index,
+                "process": worker.process,
+                "since": worker.since.isoformat(),
+                "training": [
+                    {"stage": name, "since": since.isoformat()} for name, since in worker.training
+                ],
+            }
+            for worker in status.workers
+        ],
+        "failed": [
+            {
+                "stage": f"{backbone}@{resolution}",
+                "attempts": failure.attempts,
+                "reason": failure.reason,
+            }
+            for (resolution, backbone), failure in sorted(status.failed.items())
+        ],
+        "stages_queued": status.queued,
+        "stages_running": status.running,
+        "stages_done": status.done,
+        "seconds_left": status.seconds_left,
+        "stages": [] if results is None else [s.stage.name for s in results.stages],
+        "front_points": 0 if results is None else len(results.points),
+        "reference": None if results is None else list(results.reference),
+        "hypervolume": None if results is None else results.hypervolume,
+        "sampled_hypervolume": None if results is None else results.sampled_hypervolume,
+        "sampled_share": status.sampled_share,
+    }
+
+
+def stage_table(results: Results) -> str:
+    """Return the trained stages as a table."""
+    timed = any(summary.stage.milliseconds is not None for summary in results.stages)
+    rows = [
+        [
+            summary.stage.name,
+            f"{100 * summary.validation:.2f}",
+            f"{100 * summary.test:.2f}",
+            *([milliseconds(summary.stage.cost)] if timed else []),
+            mflops(summary.stage.flops),
+            f"{summary.parameters / 1e6:.2f}",
+            duration(summary.seconds),
+        ]
+        for summary in results.stages
+    ]
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    return table(["stage", "val %", "test %", *costs, "M params", "trained in"], rows)
+
+
+def choice_table(choice: "Choice") -> str:
+    """Return a chosen configuration with its numbers and their intervals."""
+    point, reference = choice.point, choice.reference
+    thresholds: tuple[float | None, ...] = (*point.cascade.thresholds, None)
+    test_exits = point.test.exit_rates if point.test else point.validation.exit_rates
+    stages = table(
+        ["stage", "answers at confidence", "MFLOPs", "exits % val", "exits % test"],
+        [
+            [
+                stage.name,
+                "always" if t is None else "never" if t > 1 else f">= {t:.4f}",
+                mflops(stage.flops),
+                f"{100 * on_validation:.1f}",
+                f"{100 * on_test:.1f}",
+            ]
+            for stage, t, on_validation, on_test in zip(
+                point.cascade.stages,
+                thresholds,
+                point.validation.exit_rates,
+                test_exits,
+                strict=True,
+            )
+        ],
+    )
+    timed = point.validation.mean_milliseconds is not None
+    rows = [
+        [
+            name,
+            f"{100 * evaluation.accuracy:.2f}",
+            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
+            *(_split_cells(evaluation, timed)[1:]),
+            f"{reference.stage.flops / evaluation.mean_flops:.2f}x fewer",
+            f"{100 * (evaluation.accuracy - alone):+.2f}",
+        ]
+        for name, evaluation, interval, alone in (
+            (
+                "validation (chosen here)",
+                point.validation,
+                choice.validation,
+                reference.validation,
+            ),
+            ("test", point.test, choice.test, reference.test),
+        )
+        if evaluation is not None
+    ]
+    against = f"FLOPs against {short_stage(reference.stage)}"
+    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
+    where = "" if point.trial is None else f", trial {point.trial}"
+    text = (
+        f"{choice.study}: {cascade_text(point)}  ({point.source}{where})\n\n{stages}\n\n{numbers}"
+    )
+    return text if choice.certificate is None else f"{text}\n\n{choice.certificate}"
+
+
+def repeats_table(found: Repeats, budgets: int = 12) -> str:
+    """Return the accuracies that a quarter, half and three quarters of repeats reach."""
+    costs = np.concatenate([level.mean_flops for level in found.test])
+    rows = []
+    for budget in np.geomspace(costs.min(), costs.max(), budgets).tolist():
+        cells = [
+            f"{100 * reached:.2f}" if (reached := accuracy_within(level, budget)) else "-"
+            for split in (found.validation, found.test)
+            for level in split
+        ]
+        rows.append([mflops(budget), *cells])
+    header = ["within MFLOPs", "val 25 %", "median", "75 %", "test 25 %", "median", "75 %"]
+    title = f"accuracy % that a share of the {len(found.studies)} repeats reaches: "
+    return f"{title}{', '.join(found.studies)}\n\n{table(header, rows)}"
+
+
+def answer_table(answers: Sequence["Answer"]) -> str:
+    """Return a cascade's answers to pictures."""
+    rows = [
+        [
+            one_line(answer.file),
+            answer.class_name or "",
+            "" if answer.probability is None else f"{answer.probability:.3f}",
+            answer.stage_name or "",
+            "" if answer.flops is None else mflops(answer.flops),
+        ]
+        for answer in answers
+        if answer.error is None
+    ]
+    text = table(["file", "class", "probability", "answered by", "MFLOPs"], rows, left=2)
+    errors = [one_line(answer.error) for answer in answers if answer.error is not None]
+    return "\n".join([text, *errors] if rows else errors)
+
+
+def cascade_text(point: OperatingPoint) -> str:
+    """Return ``r18@32 0.913 > r50@224``: each stage with the threshold it answers at."""
+    parts = []
+    thresholds: tuple[float | None, ...] = (*point.cascade.thresholds, None)
+    for stage, threshold in zip(point.cascade.stages, thresholds, strict=True):
+        name = short_stage(stage)
+        if threshold is None:
+            parts.append(name)
+        elif threshold > 1:
+            parts.append(f"{name} never")
+        else:
+            parts.append(f"{name} {threshold:.3f}")
+    return " > ".join(parts)
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Break a cascade between its stages, each line at most ``room`` wide where that can be."""
+    lines = [""]
+    for part in text.split(" > "):
+        longer = f"{lines[-1]} > {part}" if lines[-1] else part
+        # Lines after the first are set in by two.
+        if lines[-1] and len(longer) + 2 * (len(lines) > 1) > room:
+            lines.append(f"> {part}")
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def short_stage(stage: Stage) -> str:
+    """Return ``r18@32`` for ``resnet18@32``."""
+    name = stage.backbone.replace("mobilenet_v2", "mnv2").replace("resnet", "r")
+    return f"{name}@{stage.resolution}"
+
+
+def mflops(flops: float) -> str:
+    """Return MFLOPs with three digits that matter, at least."""
+    value = flops / 1e6
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """Return milliseconds with three digits that matter, at least."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Return ``45 s``, ``12 min`` or ``3.4 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""What cascades do, computed from stored predictions: numpy in, frozen results out."""

@@ -1,0 +1,221 @@
+"""Fronts: the exact accuracy-FLOPs front over all thresholds, dominance, hypervolume, spread."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rcopt.core.cascade import check_answers
+from rcopt.core.threshold_sweep import choose_cuts, cuts_of, sweep
+
+#: Steps of the sweep up to which `threshold_front` is exact.
+EXACT_STEPS = 20_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdFront:
+    """The accuracy-FLOPs front of one cascade's stages over its thresholds.
+
+    Attributes:
+        thresholds: (P, K-1); read-only, as the arrays below.
+        accuracy: (P,), strictly rising.
+        mean_flops: (P,) FLOPs per image, strictly rising.
+        exact: Whether no threshold vector at all beats a row.
+        accuracy_gap: For every threshold vector some row has at most its mean FLOPs and at
+            least its accuracy minus this share; 0.0 when exact.
+    """
+
+    thresholds: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    mean_flops: NDArray[np.float64]
+    exact: bool
+    accuracy_gap: float
+
+    def __len__(self) -> int:
+        """Return the number of rows P."""
+        return len(self.accuracy)
+
+
+def threshold_front(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    flops: ArrayLike,
+    *,
+    max_steps: int = EXACT_STEPS,
+) -> ThresholdFront:
+    """Return the front over every threshold vector of given stages.
+
+    A threshold matters only where it changes which images are passed on, and it is worth
+    raising only past a *useful* image: one that this stage gets wrong and a later stage gets
+    right (passing on any other image costs no less and gains nothing). Let u_k be the number
+    of distinct confidences of stage k that useful images have. The sweep visits all
+    combinations of these cuts, updating counts as a cut moves, and keeps the cheapest cascade
+    for each number of right answers: memory O(N K), and at most
+    prod(u_0 .. u_{K-2}) + N (1 + u_0 + u_0 u_1 + .. + u_0 .. u_{K-4}) steps.
+
+    The result is exact while those steps number at most ``max_steps``. With its default that
+    holds, whatever the data, for one and two stages, for three stages up to 140,000 images and
+    for four up to 2,700. Beyond that only every so many-th useful cut is visited, and
+    ``accuracy_gap`` is the largest number of useful images between neighbouring visited cuts,
+    summed over the stages and divided by N: lowering each threshold to the next visited cut
+    makes no image run longer, and can turn a right answer wrong only for an image in between.
+
+    Args:
+        confidence: (K-1, N) or (K, N) in [0, 1]; a K-th row is not looked at.
+        correct: (K, N) bool, whether each stage's answer is right.
+        flops: (K,) non-negative, FLOPs of one image.
+        max_steps: Steps of the sweep above which it is coarsened.
+
+    Returns:
+        The front, cheapest first; `rcopt.evaluate` of a row gives exactly its numbers. A
+        threshold is 0.0 (the stage answers everything that reaches it), an observed
+        confidence, or `rcopt.cascade.NEVER`. When exact, of the vectors made of these with as
+        many right answers for as many FLOPs, the row holds the smallest, compared stage by
+        stage.
+
+    Raises:
+        ValueError: On inputs that `rcopt.evaluate` refuses, or ``max_steps`` below 1.
+
+    Example:
+        >>> f = threshold_front([[0.9, 0.4]], [[True, False], [True, True]], [1.0, 10.0])
+        >>> f.thresholds.tolist(), f.accuracy.tolist(), f.mean_flops.tolist()
+        ([[0.0], [0.9]], [0.5, 1.0], [1.0, 6.0])
+    """
+    confidence, correct, flops = check_answers(confidence, correct, flops)
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    n = correct.shape[1]
+    cuts = choose_cuts(confidence, correct, max_steps)
+    total, code = sweep(cuts, correct, flops)
+    mean = total / n
+    rows = _cheapest(mean)
+    thresholds = np.empty((len(rows), len(flops) - 1))
+    for k, (level, cut) in enumerate(zip(cuts, cuts_of(code[rows], cuts), strict=True)):
+        thresholds[:, k] = level.thresholds[cut]
+    accuracy, mean = rows / n, mean[rows]
+    for array in (thresholds, accuracy, mean):
+        array.flags.writeable = False
+    skipped = sum(level.skipped for level in cuts)
+    return ThresholdFront(thresholds, accuracy, mean, skipped == 0, skipped / n)
+
+
+def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool_]:
+    """Return which points no other point dominates (accuracy up, mean FLOPs down).
+
+    Args:
+        accuracy: (P,) finite.
+        mean_flops: (P,) finite.
+
+    Returns:
+        (P,) bool; of equal points the first is kept.
+
+    Raises:
+        ValueError: On wrong shapes or values that are not finite.
+
+    Example:
+        >>> non_dominated([0.7, 0.9, 0.8, 0.9], [1.0, 5.0, 6.0, 5.0]).tolist()
+        [True, True, False, False]
+    """
+    acc, cost = _check_points(accuracy, mean_flops)
+    keep = np.zeros(len(acc), dtype=np.bool_)
+    order = np.lexsort((np.arange(len(acc)), -acc, cost))
+    best = np.maximum.accumulate(np.concatenate([[-np.inf], acc[order]]))[:-1]
+    keep[order] = acc[order] > best
+    return keep
+
+
+def hypervolume(
+    accuracy: ArrayLike, mean_flops: ArrayLike, reference: tuple[float, float]
+) -> float:
+    """Return the area that points dominate, up to a reference point.
+
+    Args:
+        accuracy: (P,) finite; more is better.
+        mean_flops: (P,) finite; less is better.
+        reference: ``(accuracy0, flops0)``, the worst corner. A point that is not better in
+            both contributes nothing.
+
+    Returns:
+        Area in accuracy x FLOPs; 0.0 for no points.
+
+    Raises:
+        ValueError: On wrong shapes or values that are not finite.
+
+    Example:
+        >>> hypervolume([0.5, 1.0], [1.0, 6.0], reference=(0.0, 10.0))
+        6.5
+    """
+    acc, cost = _check_points(accuracy, mean_flops)
+    corner = np.asarray(reference, dtype=np.float64)
+    if corner.shape != (2,) or not np.isfinite(corner).all():
+        raise ValueError(f"reference must be two finite numbers, got {reference}")
+    inside = (acc > corner[0]) & (cost < corner[1])
+    acc, cost = acc[inside], cost[inside]
+    keep = non_dominated(acc, cost)
+    order = np.argsort(cost[keep])
+    acc, cost = acc[keep][order], cost[keep][order]
+    widths = np.append(cost[1:], corner[1]) - cost
+    return math.fsum(widths * (acc - corner[0]))
+
+
+def spread(accuracy: ArrayLike, mean_flops: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Return n well-spread members of a front: both ends, the rest evenly along the curve.
+
+    The curve runs through (log mean FLOPs, accuracy), each scaled to [0, 1]; a point of no
+    FLOPs counts as the cheapest one that has any.
+
+    Args:
+        accuracy: (P,) strictly rising.
+        mean_flops: (P,) strictly rising, not negative.
+        n: At least 2; with P <= n every member is returned.
+
+    Returns:
+        min(n, P) rising indices.
+
+    Raises:
+        ValueError: If the points are not a front sorted so, or ``n`` is below 2.
+
+    Example:
+        >>> spread([0.5, 0.6, 0.61, 0.7], [1.0, 10.0, 11.0, 100.0], 3).tolist()
+        [0, 1, 3]
+    """
+    acc, cost = _check_points(accuracy, mean_flops)
+    if n < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
+    if (np.diff(acc) <= 0).any() or (np.diff(cost) <= 0).any() or (cost < 0).any():
+        raise ValueError("accuracy and mean_flops must be a front: both strictly rising")
+    count = len(acc)
+    if count <= n:
+        return np.arange(count)
+    logs = np.log(np.maximum(cost, cost[cost > 0][0]))
+    x = (logs - logs[0]) / max(logs[-1] - logs[0], np.finfo(float).tiny)
+    y = (acc - acc[0]) / (acc[-1] - acc[0])
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    targets = np.linspace(0.0, length[-1], n)
+    nearest = np.abs(length[:, None] - targets).argmin(axis=0)
+    # Neighbouring targets may share a nearest member: push up, then back, to keep n distinct.
+    steps = np.arange(n)
+    pushed = np.maximum.accumulate(nearest - steps) + steps
+    return np.minimum(pushed, count - n + steps)
+
+
+def _check_points(
+    accuracy: ArrayLike, mean_flops: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    acc = np.asarray(accuracy, dtype=np.float64)
+    cost = np.asarray(mean_flops, dtype=np.float64)
+    if acc.ndim != 1:
+        raise ValueError(f"accuracy must have shape (P,), got {acc.shape}")
+    if cost.shape != acc.shape:
+        raise ValueError(f"mean_flops must have shape {acc.shape} like accuracy, got {cost.shape}")
+    for name, values in (("accuracy", acc), ("mean_flops", cost)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
+    return acc, cost
+
+
+def _cheapest(mean_flops: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the numbers of right answers that no larger number has for the same or less."""
+    larger = np.minimum.accumulate(np.append(mean_flops[1:], np.inf)[::-1])[::-1]
+    return np.flatnonzero(mean_flops < larger)

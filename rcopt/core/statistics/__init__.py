@@ -1,0 +1,1 @@
+"""Choosing, certifying and how far chance goes."""

@@ -1,0 +1,337 @@
+"""How far chance goes: fronts, savings and optimism over resampled images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rcopt.core.answers import AnswerRule, Answers, fit_temperature, stage_answers
+from rcopt.core.cascade import Stage, exits
+from rcopt.core.evaluations import split_predictions
+from rcopt.core.fronts import non_dominated, threshold_front
+from rcopt.core.predictions import check_aligned
+from rcopt.core.statistics.intervals import Interval
+from rcopt.core.statistics.savings import LOSSES
+from rcopt.core.trained_stage import TrainedStage
+
+#: Shares are counts divided by N; sums of them are off by less than this, counts by more.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class FrontBand:
+    """The test accuracy of what is chosen on validation for each budget.
+
+    Attributes:
+        budgets: (B,) mean FLOPs that the choice may cost on validation.
+        accuracy: (B,) on test, of the choice made on all validation images.
+        mean_flops: (B,) on test, of the same choice.
+        low: (B,) lower end of the interval of the accuracy, budget by budget.
+        high: (B,) upper end.
+    """
+
+    budgets: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    mean_flops: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SavingInterval:
+    """What is saved against the reference on test, by a choice on validation.
+
+    Attributes:
+        loss: Accuracy that may be given up on validation, as a share.
+        times: The reference's mean FLOPs over the choice's.
+        change: The choice's accuracy minus the reference's.
+    """
+
+    loss: float
+    times: Interval
+    change: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Optimism:
+    """How much of the validation front's accuracy is due to choosing on those very images.
+
+    Attributes:
+        budgets: (B,) mean FLOPs that the choice may cost.
+        apparent: (B,) validation accuracy of the choice made on all validation images.
+        optimism: (B,) accuracy that a choice on a resample has on the resample minus what it
+            has on all validation images, on average (Efron 1983).
+        out_of_resample: (B,) accuracy that it has on the images left out of the resample;
+            nan if no resample left one out.
+    """
+
+    budgets: NDArray[np.float64]
+    apparent: NDArray[np.float64]
+    optimism: NDArray[np.float64]
+    out_of_resample: NDArray[np.float64]
+
+    @property
+    def corrected(self) -> NDArray[np.float64]:
+        """(B,) apparent accuracy less its optimism."""
+        return self.apparent - self.optimism
+
+    @property
+    def point632(self) -> NDArray[np.float64]:
+        """(B,) Efron's .632 estimate: a resample holds 0.632 of the images on average."""
+        return 0.368 * self.apparent + 0.632 * self.out_of_resample
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Everything that was learned from the resamples.
+
+    Attributes:
+        band: Test accuracy for each budget.
+        savings: One for each loss.
+        optimism: Of the validation accuracy for each budget.
+        n_resamples: Number of resamples.
+        level: Share of the resamples that the intervals hold (percentile intervals).
+    """
+
+    band: FrontBand
+    savings: tuple[SavingInterval, ...]
+    optimism: Optimism
+    n_resamples: int
+    level: float
+
+
+def bootstrap(
+    combinations: Sequence[Sequence[Stage]],
+    stages: Sequence[TrainedStage],
+    reference: Stage,
+    rng: np.random.Generator,
+    *,
+    rule: AnswerRule | None = None,
+    n_resamples: int = 1_000,
+    losses: Sequence[float] = LOSSES,
+    budgets: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Bootstrap:
+    """Repeat choice and report on images drawn with replacement.
+
+    In each resample the validation and the test images are drawn anew, the same images for all
+    stages (paired). On the resampled validation images the exact front over the combinations
+    and all their thresholds is made afresh, and from it a point is chosen for each budget and
+    for each loss; the resampled test images say what these choices are worth. The reference
+    alone is always among the candidates. Temperatures are not fitted afresh.
+
+    Args:
+        combinations: Stages of each cascade to choose from, such as the distinct
+            ``point.cascade.stages`` of a front. The time grows with their number.
+        stages: Trained stages with predictions on validation and test, among them all named.
+        reference: The stage that savings are told against, usually the most accurate one.
+        rng: Where the resamples come from.
+        rule: How probabilities become answers, the default rule if None.
+        n_resamples: At least 2.
+        losses: Accuracy that may be given up against the reference, each in [0, 1].
+        budgets: (B,) mean FLOPs; by default 40 from the front's cheapest to its costliest
+            point, in equal ratios.
+        level: Between 0 and 1.
+
+    Raises:
+        ValueError: If an argument is out of range, a budget below the cheapest point, or a
+            stage without predictions on validation or test.
+    """
+    if n_resamples < 2:
+        raise ValueError(f"n_resamples must be at least 2, got {n_resamples}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if not all(0 <= loss <= 1 for loss in losses):
+        raise ValueError(f"losses must lie in [0, 1], got {list(losses)}")
+    candidates = _candidates([*combinations, [reference]], stages, rule or AnswerRule())
+    n = candidates[0].validation.correct.shape[1]
+    n_test = candidates[0].test.correct.shape[1]
+    everything = np.arange(n)
+    front = _front(candidates, everything)
+    limits = _budgets(budgets, front)
+    whole = _draw(candidates, front, everything, np.arange(n_test), limits, losses)
+    drawn = []
+    for _ in range(n_resamples):
+        images = rng.integers(0, n, size=(n,), dtype=np.int64)
+        test_images = rng.integers(0, n_test, size=(n_test,), dtype=np.int64)
+        front = _front(candidates, images)
+        drawn.append(_draw(candidates, front, images, test_images, limits, losses))
+    return _summary(whole, drawn, limits, losses, level)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """One combination of stages with its answers; the last one is the reference alone."""
+
+    flops: NDArray[np.float64]
+    validation: Answers
+    test: Answers
+
+
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """All candidates' front on one resample: both numbers strictly rising."""
+
+    accuracy: NDArray[np.float64]
+    mean_flops: NDArray[np.float64]
+    choices: tuple[tuple[_Candidate, NDArray[np.float64]], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """What the choices made on one resample do; by budget, the last two by loss."""
+
+    within: NDArray[np.float64]
+    on_all: NDArray[np.float64]
+    left_out: NDArray[np.int64]
+    n_left_out: int
+    accuracy: NDArray[np.float64]
+    mean_flops: NDArray[np.float64]
+    times: NDArray[np.float64]
+    change: NDArray[np.float64]
+
+
+def _candidates(
+    combinations: Sequence[Sequence[Stage]], stages: Sequence[TrainedStage], rule: AnswerRule
+) -> list[_Candidate]:
+    used = {stage for combination in combinations for stage in combination}
+    for stage in used:
+        if stage.flops <= 0:
+            raise ValueError(f"stages must have positive FLOPs, {stage.name} has {stage.flops}")
+    validation = split_predictions(stages, "validation", used)
+    test = split_predictions(stages, "test", used)
+    for predictions in (validation, test):
+        check_aligned(list(predictions.values()))
+    temperatures = {
+        stage: fit_temperature(validation[stage]) if rule.temperature else 1.0 for stage in used
+    }
+    return [
+        _Candidate(
+            np.array([stage.flops for stage in combination]),
+            stage_answers([validation[stage] for stage in combination], rule),
+            stage_answers(
+                [test[stage] for stage in combination],
+                rule,
+                [temperatures[stage] for stage in combination],
+            ),
+        )
+        for combination in combinations
+    ]
+
+
+def _front(candidates: Sequence[_Candidate], images: NDArray[np.int64]) -> _Front:
+    swept = [
+        threshold_front(
+            c.validation.confidence[:, images], c.validation.correct[:, images], c.flops
+        )
+        for c in candidates
+    ]
+    accuracy = np.concatenate([front.accuracy for front in swept])
+    cost = np.concatenate([front.mean_flops for front in swept])
+    kept = np.flatnonzero(non_dominated(accuracy, cost))
+    kept = kept[np.argsort(cost[kept])]
+    owner = np.repeat(np.arange(len(swept)), [len(front) for front in swept])
+    row = np.concatenate([np.arange(len(front)) for front in swept])
+    choices = tuple(
+        (candidates[c], swept[c].thresholds[r])
+        for c, r in zip(owner[kept].tolist(), row[kept].tolist(), strict=True)
+    )
+    return _Front(accuracy[kept], cost[kept], choices)
+
+
+def _budgets(budgets: ArrayLike | None, front: _Front) -> NDArray[np.float64]:
+    cheapest, costliest = front.mean_flops[[0, -1]]
+    if budgets is None:
+        return np.asarray(np.geomspace(cheapest, costliest, 40))
+    limits = np.asarray(budgets, dtype=np.float64)
+    if limits.ndim != 1 or not len(limits) or not (limits >= cheapest).all():
+        raise ValueError(
+            "budgets must have shape (B,) and not lie below the cheapest point's "
+            f"{cheapest:.4g} mean FLOPs, got {limits.tolist()}"
+        )
+    return limits
+
+
+def _draw(
+    candidates: Sequence[_Candidate],
+    front: _Front,
+    images: NDArray[np.int64],
+    test_images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    losses: Sequence[float],
+) -> _Draw:
+    reference = candidates[-1]
+    target = reference.validation.correct[0, images].mean()
+    by_budget = np.searchsorted(front.mean_flops, limits, side="right") - 1
+    by_loss = np.searchsorted(front.accuracy, target - np.asarray(losses) - _ROUNDING)
+    picked, at = np.unique(np.concatenate([by_budget, by_loss]), return_inverse=True)
+    budget, loss = at[: len(limits)], at[len(limits) :]
+    chosen = [front.choices[i] for i in picked]
+    right = np.array([_right(c.validation, thresholds) for c, thresholds in chosen])
+    test_right = np.array([_right(c.test, thresholds) for c, thresholds in chosen])
+    accuracy = test_right[:, test_images].mean(axis=1)
+    cost = np.array([_cost(c, thresholds, test_images) for c, thresholds in chosen])
+    left_out = np.ones(right.shape[1], dtype=np.bool_)
+    left_out[images] = False
+    return _Draw(
+        within=right[:, images].mean(axis=1)[budget],
+        on_all=right.mean(axis=1)[budget],
+        left_out=right[:, left_out].sum(axis=1)[budget],
+        n_left_out=int(left_out.sum()),
+        accuracy=accuracy[budget],
+        mean_flops=cost[budget],
+        times=reference.flops[0] / cost[loss],
+        change=accuracy[loss] - reference.test.correct[0, test_images].mean(),
+    )
+
+
+def _right(answers: Answers, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    level = exits(answers.confidence, thresholds)
+    return np.asarray(answers.correct[level, np.arange(len(level))])
+
+
+def _cost(
+    candidate: _Candidate, thresholds: NDArray[np.float64], images: NDArray[np.int64]
+) -> float:
+    level = exits(candidate.test.confidence[:, images], thresholds)
+    left = np.bincount(level, minlength=len(candidate.flops))
+    return float(left @ np.cumsum(candidate.flops)) / len(images)
+
+
+def _summary(
+    whole: _Draw,
+    drawn: Sequence[_Draw],
+    limits: NDArray[np.float64],
+    losses: Sequence[float],
+    level: float,
+) -> Bootstrap:
+    accuracy = _interval([draw.accuracy for draw in drawn], level)
+    times = _interval([draw.times for draw in drawn], level)
+    change = _interval([draw.change for draw in drawn], level)
+    n_left_out = sum(draw.n_left_out for draw in drawn)
+    right_left_out = np.sum([draw.left_out for draw in drawn], axis=0)
+    return Bootstrap(
+        band=FrontBand(limits, whole.accuracy, whole.mean_flops, accuracy[0], accuracy[1]),
+        savings=tuple(
+            SavingInterval(
+                loss,
+                Interval(float(whole.times[i]), float(times[0, i]), float(times[1, i]), level),
+                Interval(float(whole.change[i]), float(change[0, i]), float(change[1, i]), level),
+            )
+            for i, loss in enumerate(losses)
+        ),
+        optimism=Optimism(
+            limits,
+            whole.within,
+            np.mean([draw.within - draw.on_all for draw in drawn], axis=0),
+            right_left_out / (n_left_out or np.nan),
+        ),
+        n_resamples=len(drawn),
+        level=level,
+    )
+
+
+def _interval(values: Sequence[NDArray[np.float64]], level: float) -> NDArray[np.float64]:
+    """Return (2, B): the ends of the percentile intervals."""
+    return np.asarray(np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0))

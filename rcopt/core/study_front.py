@@ -1,0 +1,338 @@
+"""The exact front of a study: all combinations of its trained stages, all thresholds."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcopt.core.answers import AnswerRule, cross_fitted, fit_temperature, scale, stage_answers
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluate_stages
+from rcopt.core.fronts import non_dominated, threshold_front
+from rcopt.core.predictions import Predictions, Split, check_aligned
+from rcopt.core.trained_stage import TrainedStage
+
+#: The confidence (K, N) and the right answers (K, N) of a combination of stages.
+_Read = Callable[[tuple[Stage, ...]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyFront:
+    """The front over the cascades that can be made of a study's trained stages.
+
+    Attributes:
+        points: Cheapest first, strictly rising in cost and accuracy.
+        split: The split whose predictions it was made from.
+        rule: How probabilities became answers.
+        optional: Resolutions that a cascade may leave out; True for all, False for none.
+        resolutions: The study's, or None for those of the stages.
+        max_stages: Cascades of more stages were not looked at.
+        complete: Whether there are no cascades of more stages.
+        cascades: Number of combinations of stages that it covers.
+        accuracy_gap: Largest `rcopt.fronts.ThresholdFront.accuracy_gap` among these.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    split: Split
+    rule: AnswerRule
+    optional: bool | frozenset[int]
+    resolutions: tuple[int, ...] | None
+    max_stages: int
+    complete: bool
+    cascades: int
+    accuracy_gap: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether no covered cascade beats a point with any thresholds at all."""
+        return self.accuracy_gap == 0.0
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[OperatingPoint]:
+        """Iterate over the points, cheapest first."""
+        return iter(self.points)
+
+
+def study_front(
+    stages: Sequence[TrainedStage],
+    *,
+    rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
+    split: Split = "validation",
+    optional: bool | Collection[int] = True,
+    resolutions: Collection[int] | None = None,
+    max_stages: int = 4,
+) -> StudyFront:
+    """Return the exact front over depths, skipped stages and threshold vectors.
+
+    Cost is mean FLOPs, or mean milliseconds where the stages have measured times (all or none).
+
+    A cascade has one of the trained backbones, or where optional none, at each resolution, in
+    rising resolution. Every combination of at most ``max_stages`` stages is swept with
+    `rcopt.fronts.threshold_front`, which is exact for four stages up to the size it states; a
+    study of more resolutions is covered by all its cascades of at most ``max_stages`` of them,
+    and `StudyFront.complete` is then False. Of cascades with equal accuracy and mean FLOPs the
+    one with fewer stages stays, then the first by (resolution, backbone).
+
+    Args:
+        stages: Trained stages with predictions on ``split``, no stage twice.
+        rule: How probabilities become answers. Temperatures are cross-fitted on validation;
+            on other splits each stage's is fitted on its validation predictions.
+        split: What to choose on; never ``"test"``.
+        optional: Whether a resolution may be left out, or which ones may.
+        resolutions: All resolutions of the study, so that a required one without a trained
+            stage leaves the front empty; default: those of the stages.
+        max_stages: Most stages of a cascade.
+
+    Raises:
+        ValueError: If ``split`` is ``"test"``, a stage comes twice or lacks predictions, the
+            stages are not of the same images, a stage or optional resolution is not among
+            ``resolutions``, or more resolutions are required than ``max_stages`` allows.
+    """
+    if split == "test":
+        raise ValueError(
+            "split must not be 'test': choosing refuses test predictions "
+            "(optimistic_test_front shows what choosing on them would claim)"
+        )
+    allowed = optional if isinstance(optional, bool) else frozenset(optional)
+    if resolutions is not None and not isinstance(allowed, bool) and allowed - {*resolutions}:
+        raise ValueError(
+            f"optional must be among the resolutions {sorted(resolutions)}, "
+            f"got {min(allowed - {*resolutions})}"
+        )
+    front = StudyFront(
+        points=(),
+        split=split,
+        rule=rule,
+        optional=allowed,
+        resolutions=None if resolutions is None else tuple(sorted(resolutions)),
+        max_stages=max_stages,
+        complete=True,
+        cascades=0,
+        accuracy_gap=0.0,
+    )
+    return _add(front, stages, _combinations(front, stages), _reader(stages, rule, split))
+
+
+def extend_front(
+    front: StudyFront, stages: Sequence[TrainedStage], new: TrainedStage
+) -> StudyFront:
+    """Return the front after one more stage was trained.
+
+    Only the combinations with the new stage are swept and merged with the front; the result
+    has the points of `study_front` of all stages with the same settings.
+
+    Args:
+        front: Of ``stages``.
+        stages: The stages trained before.
+        new: The stage trained now.
+
+    Raises:
+        ValueError: As `study_front`.
+    """
+    known = {trained.stage.resolution for trained in stages}
+    fresh = new.stage.resolution not in known
+    if fresh and front.resolutions is None and not _may_skip(front, new.stage.resolution):
+        # A cascade must now have this resolution, which none of the known ones has.
+        front = replace(front, points=(), cascades=0, accuracy_gap=0.0)
+    everything = [*stages, new]
+    combinations = [c for c in _combinations(front, everything) if new.stage in c]
+    return _add(front, everything, combinations, _reader(everything, front.rule, front.split))
+
+
+def optimistic_test_front(
+    stages: Sequence[TrainedStage],
+    *,
+    rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
+    optional: bool | Collection[int] = True,
+    resolutions: Collection[int] | None = None,
+    max_stages: int = 4,
+) -> tuple[OperatingPoint, ...]:
+    """Return the front that choosing on the test split itself would claim.
+
+    It bounds what any choice on validation can reach on test, and is never to be chosen from.
+
+    Args:
+        stages: Trained stages with predictions on validation and test.
+        rule: As in `study_front`.
+        optional: As in `study_front`.
+        resolutions: As in `study_front`.
+        max_stages: As in `study_front`.
+
+    Returns:
+        Points with validation and test numbers, strictly rising in both test numbers.
+
+    Raises:
+        ValueError: As `study_front`.
+    """
+    frame = study_front(
+        [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
+    )
+    read = _reader(stages, rule, "test")
+    front = _add(frame, stages, _combinations(frame, stages), read)
+    on_validation = _reader(stages, rule, "validation")
+    return tuple(
+        replace(
+            point,
+            validation=_operating_points([point.cascade], on_validation)[0].validation,
+            test=point.validation,
+        )
+        for point in front.points
+    )
+
+
+def _may_skip(front: StudyFront, resolution: int) -> bool:
+    if isinstance(front.optional, bool):
+        return front.optional
+    return resolution in front.optional
+
+
+def _combinations(front: StudyFront, stages: Sequence[TrainedStage]) -> list[tuple[Stage, ...]]:
+    """Return the combinations of at most ``max_stages`` stages, in the order of `_rank`."""
+    known = [trained.stage for trained in stages]
+    names = [stage.name for stage in known]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"stages must differ, got {twice[0]} twice")
+    resolutions = front.resolutions or tuple(sorted({stage.resolution for stage in known}))
+    strange = sorted({stage.resolution for stage in known} - set(resolutions))
+    if strange:
+        raise ValueError(f"stages must be of resolutions {list(resolutions)}, got {strange[0]}")
+    required = [resolution for resolution in resolutions if not _may_skip(front, resolution)]
+    if front.max_stages < max(len(required), 1):
+        raise ValueError(
+            f"max_stages must be at least {max(len(required), 1)}, one per required "
+            f"resolution, got {front.max_stages}"
+        )
+    choices: list[list[Stage | None]] = []
+    for resolution in resolutions:
+        skip: list[Stage | None] = [None] if resolution not in required else []
+        choices.append(skip + [stage for stage in known if stage.resolution == resolution])
+    found = (tuple(s for s in choice if s is not None) for choice in product(*choices))
+    return sorted((c for c in found if 1 <= len(c) <= front.max_stages), key=_rank)
+
+
+def _rank(combination: tuple[Stage, ...]) -> tuple[int, list[tuple[int, str]]]:
+    return len(combination), [(stage.resolution, stage.backbone) for stage in combination]
+
+
+def _reader(stages: Sequence[TrainedStage], rule: AnswerRule, split: Split) -> _Read:
+    """Return what reads the answers of a combination; each stage is scaled once."""
+    for trained in stages:
+        if split not in trained.predictions:
+            raise ValueError(f"stages must have predictions on {split}, {trained.stage.name} not")
+    if stages:
+        check_aligned([trained.predictions[split] for trained in stages])
+    plain = replace(rule, temperature=False)
+    scaled = {trained.stage: _scaled(trained, rule, split) for trained in stages}
+    alone = {stage: stage_answers([own], plain) for stage, own in scaled.items()}
+
+    def read(
+        combination: tuple[Stage, ...],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        if rule.average:
+            together = stage_answers([scaled[stage] for stage in combination], plain)
+            return together.confidence, together.correct
+        each = [alone[stage] for stage in combination]
+        return (
+            np.concatenate([answers.confidence for answers in each]),
+            np.concatenate([answers.correct for answers in each]),
+        )
+
+    return read
+
+
+def _scaled(trained: TrainedStage, rule: AnswerRule, split: Split) -> Predictions:
+    own = trained.predictions[split]
+    if not rule.temperature:
+        return own
+    if split == "validation":
+        probabilities = cross_fitted(own)
+    elif "validation" not in trained.predictions:
+        raise ValueError(
+            f"stages must have predictions on validation to fit temperatures, "
+            f"{trained.stage.name} not"
+        )
+    else:
+        temperature = fit_temperature(trained.predictions["validation"])
+        probabilities = scale(own.probabilities, temperature)
+    # Kept in float64: the numbers then equal those of stage_answers bit for bit.
+    return replace(own, probabilities=cast(NDArray[np.float32], probabilities))
+
+
+def _add(
+    front: StudyFront,
+    stages: Sequence[TrainedStage],
+    combinations: Sequence[tuple[Stage, ...]],
+    read: _Read,
+) -> StudyFront:
+    """Sweep combinations that the front does not cover and merge the results into it."""
+    known = {point.cascade: point for point in front.points}
+    blocks = [_Block.of_point(point) for point in front.points]
+    gap = front.accuracy_gap
+    for combination in combinations:
+        found = threshold_front(*read(combination), [stage.cost for stage in combination])
+        blocks.append(_Block(combination, found.thresholds, found.accuracy, found.mean_flops))
+        gap = max(gap, found.accuracy_gap)
+    # Of equal points the first is kept.
+    blocks.sort(key=lambda block: _rank(block.stages))
+    points: list[OperatingPoint] = []
+    for block, rows in zip(blocks, _undominated(blocks), strict=True):
+        cascades = [Cascade(block.stages, tuple(row)) for row in block.thresholds[rows].tolist()]
+        points += [known[c] for c in cascades if c in known]
+        points += _operating_points([c for c in cascades if c not in known], read)
+    points.sort(key=lambda point: point.validation.cost)
+    resolutions = front.resolutions or {trained.stage.resolution for trained in stages}
+    return replace(
+        front,
+        points=tuple(points),
+        complete=len(resolutions) <= front.max_stages,
+        cascades=front.cascades + len(combinations),
+        accuracy_gap=gap,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Points of one combination of stages."""
+
+    stages: tuple[Stage, ...]
+    thresholds: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    cost: NDArray[np.float64]
+
+    @classmethod
+    def of_point(cls, point: OperatingPoint) -> "_Block":
+        return cls(
+            point.cascade.stages,
+            np.array([point.cascade.thresholds]),
+            np.array([point.validation.accuracy]),
+            np.array([point.validation.cost]),
+        )
+
+
+def _undominated(blocks: Sequence[_Block]) -> list[NDArray[np.bool_]]:
+    if not blocks:
+        return []
+    keep = non_dominated(
+        np.concatenate([block.accuracy for block in blocks]),
+        np.concatenate([block.cost for block in blocks]),
+    )
+    ends = np.cumsum([len(block.accuracy) for block in blocks])
+    return np.split(keep, ends[:-1])
+
+
+def _operating_points(cascades: Sequence[Cascade], read: _Read) -> list[OperatingPoint]:
+    """Evaluate cascades of the same stages."""
+    if not cascades:
+        return []
+    stages = cascades[0].stages
+    confidence, correct = read(stages)
+    return [
+        OperatingPoint(cascade, evaluate_stages(confidence, correct, stages, cascade.thresholds))
+        for cascade in cascades
+    ]

@@ -1,0 +1,1 @@
+"""Networks: families, MACs, recipes, training, prediction, weights."""

@@ -1,0 +1,114 @@
+"""The state of an unfinished training: written whole or not at all, never trusted blindly."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rcopt.files import tensors_digest
+
+_MOMENTUM = "momentum_buffer"
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.SGD, *, epoch: int, belongs_to: str
+) -> None:
+    """Write the state after an epoch, beside and then renamed.
+
+    Args:
+        path: File to write or replace; its folder exists.
+        model: Its parameters and buffers are kept.
+        optimizer: Its momentum is kept.
+        epoch: Number of finished epochs.
+        belongs_to: What the training is of; `load_checkpoint` takes no other one's state.
+    """
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state[parameter].get(_MOMENTUM)
+        if momentum is not None:
+            state[f"momentum.{name}"] = momentum
+    metadata = {"epoch": str(epoch), "belongs_to": belongs_to}
+    write_tensors(path, state, metadata | {"sha256": _digest(state, metadata)})
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.SGD, *, belongs_to: str
+) -> int:
+    """Put a state back, if there is a sound one.
+
+    A file that is damaged or belongs to another training is told to the library's logger and
+    set aside under the name ``*.damaged``.
+
+    Returns:
+        Number of finished epochs; 0 if there was nothing to continue, and then model and
+        optimizer are as they were.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        epoch = int(metadata["epoch"])
+        if epoch < 1 or metadata["belongs_to"] != belongs_to:
+            raise ValueError("of another training")
+        stated = metadata.pop("sha256")
+        if _digest(tensors, metadata) != stated:
+            raise ValueError("its sha256 is another")
+        _restore(model, optimizer, tensors)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        logging.getLogger("rcopt.checkpoints").warning(
+            "%s: not a sound checkpoint of this training (%s); set aside as %s, the training "
+            "starts over",
+            path,
+            " ".join(str(error).split())[:200],
+            aside.name,
+        )
+        return 0
+    return epoch
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically: readers see the old file or the new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, part, metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    # As bytes, because numpy does not know every type that torch has.
+    plain = {
+        f"{name} {tensor.dtype} {tuple(tensor.shape)}": tensor.detach()
+        .cpu()
+        .contiguous()
+        .reshape(-1)
+        .view(torch.uint8)
+        .numpy()
+        for name, tensor in tensors.items()
+    }
+    return tensors_digest(plain, repr(sorted(metadata.items())))
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.SGD, tensors: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    parameters = dict(model.named_parameters())
+    expected = {f"model.{name}": tensor.shape for name, tensor in own.items()}
+    expected |= {f"momentum.{name}": tensor.shape for name, tensor in parameters.items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise ValueError("of another model")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[f"model.{name}"])
+    for name, parameter in parameters.items():
+        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+        optimizer.state[parameter][_MOMENTUM] = momentum.detach()

@@ -1,0 +1,378 @@
+"""Everything a study's report shows, computed before anything is drawn."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rcopt.core.answers import AnswerRule, Answers, fit_temperature, stage_answers
+from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.evaluations import outcomes, split_predictions
+from rcopt.core.fronts import spread
+from rcopt.core.predictions import Split
+from rcopt.core.statistics.baselines import (
+    OracleFront,
+    oracle_front,
+    random_exits,
+    single_stages,
+    two_stage_front,
+)
+from rcopt.core.statistics.bootstrap import Bootstrap, SavingInterval, bootstrap
+from rcopt.core.statistics.generalization import Generalization, generalization
+from rcopt.core.statistics.intervals import Interval, accuracy_interval
+from rcopt.core.statistics.savings import Saving, savings
+from rcopt.core.statistics.selection import knee
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.report.analysis.answered_images import StageAnswers, answered_images
+from rcopt.report.analysis.reproduction import Analysis, nearest_stages, reproduce
+from rcopt.report.analysis.search_history import SearchHistory, search_history
+from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
+
+#: How many points of the front the table shows.
+ROWS = 20
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What the report says about a study without computing it.
+
+    Attributes:
+        name: The study's name.
+        data: What it was measured on, in a few words.
+        classes: Class names.
+        settings: The resolved study file.
+        versions: Anything needed to repeat it: commit, library versions, hardware, digests.
+        created: When the report was made, as it is to be shown.
+    """
+
+    name: str
+    data: str
+    classes: tuple[str, ...]
+    settings: str
+    versions: Mapping[str, str]
+    created: str
+
+
+@dataclass(frozen=True, eq=False)
+class StageLine:
+    """A trained stage, alone.
+
+    Attributes:
+        trained: The stage.
+        point: Its numbers on validation and test.
+        test: Accuracy on test with its exact 95 % interval.
+    """
+
+    trained: TrainedStage
+    point: OperatingPoint
+    test: Interval
+
+
+@dataclass(frozen=True)
+class FrontLine:
+    """A point of the front.
+
+    Attributes:
+        point: With validation and test numbers.
+        command: The command that chooses it.
+        times: FLOPs of the top stage divided by its mean FLOPs on test.
+        random_accuracy: Expected test accuracy if as many images left at each stage by chance.
+        optimistic: Whether no other point of the front dominates it on test.
+        pessimistic: Whether it dominates no other point of the front on test.
+    """
+
+    point: OperatingPoint
+    command: str
+    times: float
+    random_accuracy: float
+    optimistic: bool
+    pessimistic: bool
+
+
+@dataclass(frozen=True)
+class SavingLine:
+    """What is saved against the top stage when some accuracy may be given up.
+
+    Attributes:
+        saving: The choice on validation and its numbers.
+        interval: Of its test numbers, by paired bootstrap.
+        line: Index of the chosen point in the front; None if it is the top stage itself.
+    """
+
+    saving: Saving
+    interval: SavingInterval
+    line: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Featured:
+    """One cascade of two or three stages, at length.
+
+    Attributes:
+        point: The cheapest as accurate as the top stage, else the bend of the front, else the
+            costliest that has two or three stages.
+        map: Its stages over their thresholds, on validation.
+        images: What its stages answer, on test.
+        oracle: Test front of a cascade of its stages that knows which one is right.
+    """
+
+    point: OperatingPoint
+    map: ThresholdMap
+    images: tuple[StageAnswers, ...]
+    oracle: OracleFront
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything the report shows.
+
+    Attributes:
+        facts: What was not computed.
+        split_sizes: Images of each split.
+        rule: How probabilities became answers.
+        stages: By resolution, then FLOPs.
+        top: The stage most accurate on validation.
+        front: The whole validation-picked front, cheapest first.
+        rows: Indices of about 20 well-spread points of it.
+        knee: Index of its bend.
+        savings: Against the top stage, by accuracy given up.
+        generalization: Optimistic and pessimistic test front and their hypervolumes.
+        bootstrap: The band around the test front, and the validation front's optimism.
+        two_stage: The best cascades of at most two stages, picked on validation, with test.
+        featured: One cascade at length; None if the front has none of two or three stages.
+        analyses: The original report's analysis of three stages, by cost model.
+        analysed: Names of these stages.
+        history: How far the search had come after each trial.
+    """
+
+    facts: StudyFacts
+    split_sizes: Mapping[Split, int]
+    rule: AnswerRule
+    stages: tuple[StageLine, ...]
+    top: StageLine
+    front: tuple[FrontLine, ...]
+    rows: tuple[int, ...]
+    knee: int
+    savings: tuple[SavingLine, ...]
+    generalization: Generalization
+    bootstrap: Bootstrap
+    two_stage: tuple[OperatingPoint, ...]
+    featured: Featured | None
+    analyses: tuple[Analysis, ...]
+    analysed: tuple[str, ...]
+    history: SearchHistory | None
+
+
+def report_data(
+    facts: StudyFacts,
+    stages: Sequence[TrainedStage],
+    front: Sequence[OperatingPoint],
+    reference: tuple[float, float],
+    *,
+    rule: AnswerRule | None = None,
+    trials: Sequence[OperatingPoint] = (),
+    n_resamples: int = 1_000,
+    seed: int = 0,
+) -> ReportData:
+    """Compute everything a study's report shows.
+
+    Args:
+        facts: What is shown as it is.
+        stages: Trained stages with validation and test predictions, each once.
+        front: Picked on validation, cheapest first, strictly rising in accuracy and mean
+            FLOPs; test numbers are computed here.
+        reference: (accuracy, mean FLOPs) of the study's hypervolumes.
+        rule: How probabilities become answers, the default rule if None.
+        trials: The study's finished trials, with their numbers.
+        n_resamples: Of the bootstrap; most of the time goes here.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: If there are no stages or points, the points are no front, or a stage is
+            missing or lacks predictions.
+    """
+    if not stages or not front:
+        raise ValueError(
+            f"stages and front must not be empty, got {len(stages)} stages, {len(front)} points"
+        )
+    rule = rule or AnswerRule()
+    lines = _stage_lines(stages)
+    # Of equally accurate stages the cheapest, as the reference of everything saved.
+    top = max(lines, key=lambda s: (s.point.validation.accuracy, -s.trained.stage.flops))
+    points = _tested(front, stages, rule)
+    rows = spread(
+        [p.validation.accuracy for p in points], [p.validation.mean_flops for p in points], ROWS
+    )
+    picked = generalization(points, reference)
+    resampled = bootstrap(
+        list(dict.fromkeys(point.cascade.stages for point in points)),
+        stages,
+        top.trained.stage,
+        np.random.default_rng(seed),
+        rule=rule,
+        n_resamples=n_resamples,
+    )
+    saved = _saving_lines(points, top, resampled)
+    featured = _featured(points, saved)
+    trio = _trio(lines, featured, points)
+    return ReportData(
+        facts=facts,
+        split_sizes={s: len(p) for s, p in top.trained.predictions.items()},
+        rule=rule,
+        stages=lines,
+        top=top,
+        front=_front_lines(facts.name, points, picked, top, stages, rule),
+        rows=tuple(rows.tolist()),
+        knee=points.index(knee(points)),
+        savings=saved,
+        generalization=picked,
+        bootstrap=resampled,
+        two_stage=_tested(two_stage_front(stages, rule), stages, rule),
+        featured=None if featured is None else _at_length(featured, points, stages, rule),
+        analyses=(
+            (reproduce(trio, "parameters", pool=stages), reproduce(trio, "flops", pool=stages))
+            if trio
+            else ()
+        ),
+        analysed=tuple(trained.stage.name for trained in trio),
+        history=search_history(
+            trials,
+            {trained.stage: trained.seconds for trained in stages},
+            reference,
+            picked.validation_hypervolume,
+        )
+        if trials
+        else None,
+    )
+
+
+def select_command(name: str, points: Sequence[OperatingPoint], at: int) -> str:
+    """Return the command that chooses one point of a front.
+
+    Args:
+        name: The study's.
+        points: The front, cheapest first, strictly rising in accuracy and mean FLOPs.
+        at: Index of the point.
+
+    Returns:
+        ``rcopt select NAME --trial N`` for a trial, else with ``--max-flops`` and the shortest
+        budget that holds the point and not the next one.
+    """
+    point = points[at]
+    if point.trial is not None:
+        return f"rcopt select {name} --trial {point.trial}"
+    flops = point.validation.mean_flops
+    limit = points[at + 1].validation.mean_flops if at + 1 < len(points) else math.inf
+    for digits in range(2, 17):
+        unit = 10.0 ** (math.floor(math.log10(flops)) - digits + 1)
+        budget = f"{math.ceil(flops / unit) * unit:.{digits - 1}e}"
+        if flops <= float(budget) < limit:
+            mantissa, exponent = budget.split("e")
+            return f"rcopt select {name} --max-flops {mantissa}e{int(exponent)}"
+    return f"rcopt select {name} --max-flops {flops!r}"
+
+
+def _stage_lines(stages: Sequence[TrainedStage]) -> tuple[StageLine, ...]:
+    by_stage = {trained.stage: trained for trained in stages}
+    points = _tested(single_stages(stages), stages, AnswerRule())
+    lines = [
+        StageLine(trained, point, accuracy_interval(trained.predictions["test"].correct))
+        for point in points
+        for trained in [by_stage[point.cascade.stages[0]]]
+    ]
+    return tuple(sorted(lines, key=lambda line: line.trained.stage.resolution))
+
+
+def _tested(
+    points: Sequence[OperatingPoint], stages: Sequence[TrainedStage], rule: AnswerRule
+) -> tuple[OperatingPoint, ...]:
+    on_test = outcomes([point.cascade for point in points], stages, "test", rule)
+    return tuple(replace(p, test=o.evaluation) for p, o in zip(points, on_test, strict=True))
+
+
+def _answers(
+    wanted: tuple[Stage, ...], stages: Sequence[TrainedStage], split: Split, rule: AnswerRule
+) -> Answers:
+    predictions = split_predictions(stages, split, set(wanted))
+    temperatures = None
+    if rule.temperature and split != "validation":
+        fitted_on = split_predictions(stages, "validation", set(wanted))
+        temperatures = [fit_temperature(fitted_on[stage]) for stage in wanted]
+    return stage_answers([predictions[stage] for stage in wanted], rule, temperatures)
+
+
+def _front_lines(
+    name: str,
+    points: Sequence[OperatingPoint],
+    picked: Generalization,
+    top: StageLine,
+    stages: Sequence[TrainedStage],
+    rule: AnswerRule,
+) -> tuple[FrontLine, ...]:
+    distinct = dict.fromkeys(point.cascade.stages for point in points)
+    correct = {wanted: _answers(wanted, stages, "test", rule).correct for wanted in distinct}
+    return tuple(
+        FrontLine(
+            point=point,
+            command=select_command(name, points, i),
+            times=top.trained.stage.flops / point.test.mean_flops,
+            random_accuracy=random_exits(point.test, correct[point.cascade.stages]).accuracy,
+            optimistic=bool(picked.optimistic[i]),
+            pessimistic=bool(picked.pessimistic[i]),
+        )
+        for i, point in enumerate(points)
+        if point.test is not None
+    )
+
+
+def _saving_lines(
+    points: Sequence[OperatingPoint], top: StageLine, resampled: Bootstrap
+) -> tuple[SavingLine, ...]:
+    at = {point.cascade: i for i, point in enumerate(points)}
+    chosen = savings(points, top.point, [interval.loss for interval in resampled.savings])
+    return tuple(
+        SavingLine(saving, interval, at.get(saving.point.cascade))
+        for saving, interval in zip(chosen, resampled.savings, strict=True)
+    )
+
+
+def _featured(
+    points: Sequence[OperatingPoint], saved: Sequence[SavingLine]
+) -> OperatingPoint | None:
+    wanted = [saved[0].saving.point, knee(points), *points[::-1]]
+    return next((point for point in wanted if len(point.cascade.stages) in (2, 3)), None)
+
+
+def _at_length(
+    point: OperatingPoint,
+    points: Sequence[OperatingPoint],
+    stages: Sequence[TrainedStage],
+    rule: AnswerRule,
+) -> Featured:
+    wanted = point.cascade.stages
+    test = _answers(wanted, stages, "test", rule)
+    predictions = split_predictions(stages, "test", {wanted[0]})[wanted[0]]
+    return Featured(
+        point=point,
+        map=threshold_map(
+            point.cascade,
+            _answers(wanted, stages, "validation", rule),
+            [other.cascade.thresholds for other in points if other.cascade.stages == wanted],
+        ),
+        images=answered_images(point.cascade, test, predictions),
+        oracle=oracle_front(test.correct, [stage.flops for stage in wanted]),
+    )
+
+
+def _trio(
+    lines: Sequence[StageLine], featured: OperatingPoint | None, points: Sequence[OperatingPoint]
+) -> tuple[TrainedStage, ...]:
+    """Return the three stages to repeat the original report with, none if there are not three."""
+    if found := nearest_stages([line.trained for line in lines]):
+        return found
+    by_name = {line.trained.stage.name: line.trained for line in lines}
+    for point in [*([featured] if featured else []), *points[::-1]]:
+        if len(point.cascade.stages) == 3:
+            return tuple(by_name[stage.name] for stage in point.cascade.stages)
+    return ()

@@ -1,0 +1,1 @@
+"""A cascade that runs: executor, bundle, timing, registry."""

@@ -1,0 +1,253 @@
+"""A cascade as a folder: a description in JSON and each stage's weights as safetensors.
+
+Nothing in it is executed when it is read. The description carries its own SHA-256 and that of
+each weights file.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.predictions import Confidence
+from rcopt.data.images import MEAN, STD
+from rcopt.errors import DAMAGE, InputError
+from rcopt.files import file_digest, sealed, unsealed
+from rcopt.models.training import Precision, load_weights
+from rcopt.serving.executor import CascadeExecutor
+
+FORMAT = "rcopt-cascade-2"
+DESCRIPTION = "cascade.json"
+#: Sides beyond this would need gigabytes for a few pictures; study files allow less.
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class CascadePackage:
+    """Everything about a chosen cascade but its weights.
+
+    Attributes:
+        point: Stages, thresholds and the numbers it was chosen by.
+        rule: How probabilities become answers.
+        temperatures: One per stage, fitted on validation; None where the rule scales nothing.
+        classes: Names of the classes.
+        base_side: Side in pixels of the base images the stages' inputs are made from.
+        data_digest: Of the data set the stages were trained on.
+        split_digest: Of the division into splits.
+        precision: In which the stored predictions were made.
+    """
+
+    point: OperatingPoint
+    rule: AnswerRule
+    temperatures: tuple[float, ...] | None
+    classes: tuple[str, ...]
+    base_side: int
+    data_digest: str
+    split_digest: str
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCascade:
+    """A packaged cascade, ready to answer.
+
+    Attributes:
+        executor: Answers batches of base images.
+        classes: Names of the classes.
+        base_side: Side in pixels to decode pictures to.
+        description: The whole of ``cascade.json``.
+    """
+
+    executor: CascadeExecutor
+    classes: tuple[str, ...]
+    base_side: int
+    description: Mapping[str, Any]
+
+    @property
+    def cascade(self) -> Cascade:
+        """Stages, their FLOPs and thresholds."""
+        return self.executor.cascade
+
+
+def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, Path]) -> None:
+    """Write a cascade's folder.
+
+    Args:
+        folder: Made here; must not exist.
+        package: What is described.
+        weights: File of each stage, from `rcopt.models.training.save_weights`; copied.
+
+    Raises:
+        ValueError: If a stage has no weights.
+        InputError: If a file is missing or cannot be copied.
+    """
+    stages = package.point.cascade.stages
+    for stage in stages:
+        if stage not in weights:
+            raise ValueError(f"weights hold none of stage {stage.name}")
+    folder.mkdir(parents=True)
+    described = []
+    for level, stage in enumerate(stages):
+        name = f"stage-{level}.safetensors"
+        try:
+            shutil.copyfile(weights[stage], folder / name)
+        except OSError as error:
+            raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from None
+        described.append(_stage_entry(package, level) | _file_entry(folder / name))
+    description = sealed(_description(package, described))
+    text = json.dumps(description, indent=2, allow_nan=False)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
+    """Read a cascade's folder, each file verified.
+
+    Args:
+        folder: What `save_cascade` wrote.
+        device: Where the networks are put.
+
+    Raises:
+        InputError: If something is missing, was changed, is not rcopt's or of a version that
+            prepares images in another way.
+    """
+    description = _read_description(folder / DESCRIPTION)
+    try:
+        return _build(folder, description, device)
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
+            "cascade again"
+        ) from None
+
+
+def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    point = package.point
+    return {
+        "format": FORMAT,
+        "rcopt_version": version("rcopt"),
+        "stages": stages,
+        "answers": asdict(package.rule),
+        "classes": list(package.classes),
+        "preprocessing": {
+            "base_side": package.base_side,
+            "base": "largest centred square, antialiased bilinear resize to base_side",
+            "resize": "antialiased bilinear from the base image, rounded to grey levels",
+            "mean": list(MEAN),
+            "std": list(STD),
+        },
+        "precision": package.precision,
+        "data": {"digest": package.data_digest, "splits": package.split_digest},
+        "validation": _numbers(point.validation),
+        "test": None if point.test is None else _numbers(point.test),
+        "source": point.source,
+        "trial": point.trial,
+        "run_id": point.run_id,
+    }
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    return {**evaluation.to_dict(), "n_images": evaluation.n_images}
+
+
+def _stage_entry(package: CascadePackage, level: int) -> dict[str, Any]:
+    cascade = package.point.cascade
+    stage = cascade.stages[level]
+    return {
+        "resolution": stage.resolution,
+        "backbone": stage.backbone,
+        "flops": stage.flops,
+        "threshold": (*cascade.thresholds, None)[level],
+        "temperature": None if package.temperatures is None else package.temperatures[level],
+    }
+
+
+def _file_entry(path: Path) -> dict[str, str]:
+    return {"weights": path.name, "sha256": file_digest(path)}
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name a folder or model made by rcopt") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    found = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(description, dict) or found != FORMAT:
+        raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
+    try:
+        return unsealed(description)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: changed since it was packaged ({error}); register the cascade again"
+        ) from None
+
+
+def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCascade:
+    preprocessing = description["preprocessing"]
+    if (preprocessing["mean"], preprocessing["std"]) != (list(MEAN), list(STD)):
+        raise InputError(
+            f"{folder / DESCRIPTION}: its images are prepared in another way than by this rcopt; "
+            f"use version {description['rcopt_version']}, or register the cascade again"
+        )
+    entries = description["stages"]
+    classes = tuple(str(name) for name in description["classes"])
+    answers = description["answers"]
+    if answers["confidence"] not in get_args(Confidence):
+        raise ValueError(f"confidence is {answers['confidence']!r}")
+    if description["precision"] not in get_args(Precision):
+        raise ValueError(f"precision is {description['precision']!r}")
+    rule = AnswerRule(
+        answers["confidence"], bool(answers["temperature"]), bool(answers["average"])
+    )
+    base_side = int(preprocessing["base_side"])
+    if not 0 < base_side <= MAX_SIDE:
+        raise ValueError(f"base_side is {base_side}")
+    stages = tuple(
+        Stage(int(e["resolution"]), str(e["backbone"]), float(e["flops"])) for e in entries
+    )
+    thresholds = tuple(float(entry["threshold"]) for entry in entries[:-1])
+    temperatures = [float(e["temperature"]) for e in entries] if rule.temperature else None
+    models = []
+    for stage, entry in zip(stages, entries, strict=True):
+        path = _verified(folder, str(entry["weights"]), str(entry["sha256"]))
+        trained = load_weights(path)
+        if (trained.backbone, trained.resolution) != (stage.backbone, stage.resolution):
+            raise ValueError(
+                f"{path.name} is of {trained.backbone}@{trained.resolution}, not {stage.name}"
+            )
+        if trained.n_classes != len(classes):
+            raise ValueError(f"{path.name} has {trained.n_classes} classes, not {len(classes)}")
+        models.append(trained.model)
+    executor = CascadeExecutor(
+        Cascade(stages, thresholds),
+        models,
+        rule,
+        temperatures,
+        precision=description["precision"],
+        device=device,
+    )
+    return LoadedCascade(executor, classes, base_side, description)
+
+
+def _verified(folder: Path, name: str, digest: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{folder / DESCRIPTION}: {name!r} is not the name of a file beside it")
+    path = folder / name
+    if path.resolve().parent != folder.resolve():
+        raise InputError(f"{path}: leads out of its folder; register the cascade again")
+    if not path.is_file():
+        raise InputError(f"{path}: missing; register the cascade again")
+    if file_digest(path) != digest:
+        raise InputError(
+            f"{path}: changed since it was packaged (its sha256 is another); register the "
+            "cascade again"
+        )
+    return path

@@ -1,0 +1,1 @@
+"""Studies: settings, space, samplers, trials, runner, results."""

@@ -1,0 +1,74 @@
+"""A study's front by another cost: time instead of FLOPs, or FLOPs instead of time."""
+
+from dataclasses import dataclass, replace
+
+from rcopt import tracking
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cost import CostName
+from rcopt.core.evaluations import outcomes
+from rcopt.core.study_front import study_front
+from rcopt.progress import Progress
+from rcopt.study.results import load_results
+from rcopt.study.settings import Study
+from rcopt.study.stages.lookup import trained_stages
+from rcopt.study.stages.times import StageTimes, stage_times, timed
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The front of a study's trained stages by a cost.
+
+    Attributes:
+        points: Cheapest first, strictly rising in cost and accuracy on validation, each with
+            its test numbers. They come from the exact sweep, so they are no trials.
+        exact: Whether the front is exact over all cascades and thresholds of the stages.
+        times: The stages' times; None where FLOPs are the cost.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    exact: bool
+    times: StageTimes | None
+
+
+def rank(
+    study: Study, cost: CostName, *, again: bool = False, progress: Progress | None = None
+) -> Ranking:
+    """Return the front over all cascades of a study's trained stages, by a cost of choice.
+
+    Args:
+        study: A study that has a front; its ``[latency]`` says where and how to measure.
+        cost: What to minimize.
+        again: Measure the stages' times even if they are known.
+        progress: Shows what goes on.
+
+    Raises:
+        InputError: If the study has no front yet, or a stage cannot be timed.
+    """
+    results = load_results(study.folder / "results.json")
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    stages = trained_stages(study, tracker)
+    times = None
+    if cost == "latency":
+        times = stage_times(
+            study,
+            [trained.stage for trained in stages],
+            len(results.classes),
+            again=again,
+            progress=progress,
+        )
+    stages = [replace(trained, stage=timed(trained.stage, times)) for trained in stages]
+    settings = study.settings
+    rule = AnswerRule(**settings.answers.model_dump())
+    front = study_front(
+        stages,
+        rule=rule,
+        optional=settings.stages.optional,
+        resolutions=settings.stages.resolutions or None,
+    )
+    on_test = outcomes([point.cascade for point in front], stages, "test", rule)
+    points = tuple(
+        replace(point, test=outcome.evaluation)
+        for point, outcome in zip(front, on_test, strict=True)
+    )
+    return Ranking(points, front.exact and front.complete, times)

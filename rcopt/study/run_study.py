@@ -1,0 +1,94 @@
+"""Studies: run one, or help with it, and ask for its front."""
+
+from contextlib import closing
+
+from rcopt import interruption, tracking
+from rcopt.core.cascade import OperatingPoint
+from rcopt.errors import WorkError
+from rcopt.progress import Progress
+from rcopt.study.results import Results, load_results, well_spread
+from rcopt.study.runner import Runner
+from rcopt.study.session import Visit
+from rcopt.study.settings import Study, identity
+from rcopt.study.stages.times import fixed
+from rcopt.study.stages.base import open_material
+from rcopt.study.trials import Trials
+from rcopt.study.workers import places
+from rcopt.study.workers.claims import open_claims
+from rcopt.study.workers.outages import Patience
+from rcopt.whole_files import write_whole
+
+
+def run(
+    study: Study,
+    *,
+    trials: int | None = None,
+    retry_failed: bool = False,
+    every_stage: bool = False,
+    progress: Progress | None = None,
+) -> Results:
+    """Start, continue, extend or join a study until it has its number of trials.
+
+    Args:
+        study: From `rcopt.load_study`.
+        trials: The study's total of sampled trials, over all workers and restarts; the file's
+            if None.
+        retry_failed: Whether stages that were given up are tried again.
+        every_stage: Train all stages of the space first, cheapest first, whether or not a trial
+            will ask for them.
+        progress: Shows what goes on; nothing by default.
+
+    Returns:
+        The front on validation with its test numbers, and what it rests on.
+
+    Raises:
+        InputError: If the file, the data or the store cannot be used.
+        WorkError: If no cascade could be evaluated, or a server stayed away for too long; with
+            ``every_stage`` also if a stage could not be trained, when all else is done.
+        KeyboardInterrupt: If interrupted; the same call goes on from there.
+    """
+    progress = progress or Progress()
+    settings = study.settings
+    patient = Patience(settings.search.patience, progress)
+    claims = open_claims(study.storage, study.claims, settings.search.lease)
+    with places.join(study, claims) as place:
+        if place.index:
+            progress.note(f"{study.name}: others are at it; this is worker {place.index}")
+        tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
+        material = open_material(study, tracker, progress, claims=claims, patience=patient)
+        shared = {**identity(settings), "data.digest": material.data.digest}
+        trials_of = Trials(study.storage, study.name, study.folder, shared, settings.search.cost)
+        with closing(trials_of) as stored:
+            times = fixed(study, material, stored, progress)
+            if retry_failed:
+                stored.forget_failures()
+            _keep_file(study)
+            visit = Visit(study, tracker, material, place, patient)
+            with visit as study_run, interruption.insisted():
+                runner = Runner(
+                    study, tracker, study_run, material, stored, times, place, patient, progress
+                )
+                results = runner.run(trials or settings.search.trials, every_stage=every_stage)
+                results = visit.finish(runner.report) or results
+    if every_stage and runner.failed:
+        raise WorkError(f"not every stage could be trained: {runner.failed}")
+    return results
+
+
+def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
+    """Return a study's validation-picked Pareto front with its test numbers, cheapest first.
+
+    Args:
+        study: A study that was started.
+        everything: The whole exact front instead of about 20 well-spread points.
+
+    Raises:
+        InputError: If the study has no front yet.
+    """
+    points = load_results(study.folder / "results.json").points
+    return list(points if everything else well_spread(points))
+
+
+def _keep_file(study: Study) -> None:
+    """Keep the resolved study file, by which the study is found by its name."""
+    write_whole(study.folder / "study.toml", study.to_toml().encode())

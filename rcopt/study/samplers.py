@@ -1,0 +1,194 @@
+"""The search of a study: its space, and samplers that propose on a mirror of its trials.
+
+A trial is proposed by a sampler on an in-memory mirror of the study and enters the storage as
+one finished record (`rcopt.trials`). So nothing is held while a stage trains, and a continued
+study equals an undisturbed one: each proposal's random stream follows from the study's seed, the
+worker and the trial's place, not from what a process did before.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from rcopt.core.cascade import OperatingPoint
+from rcopt.study.trials import DIRECTIONS, trial_attributes
+
+SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
+
+#: Leaves a resolution out.
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a trial chooses among.
+
+    Attributes:
+        backbones: For each resolution, rising, the backbones ordered by depth.
+        optional: Whether a resolution may be left out.
+    """
+
+    backbones: Mapping[int, tuple[str, ...]]
+    optional: bool
+
+    def choices(self, resolution: int) -> CategoricalDistribution:
+        """Return the distribution of ``backbone.<resolution>``."""
+        names = self.backbones[resolution]
+        return CategoricalDistribution((*names, NONE) if self.optional else names)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a sampler asks to be evaluated.
+
+    Attributes:
+        number: Its number in the in-memory mirror, not in the storage.
+        stages: (resolution, backbone) from cheap to costly, at least one.
+        deferral_rates: One for each stage but the last.
+    """
+
+    number: int
+    stages: tuple[tuple[int, str], ...]
+    deferral_rates: tuple[float, ...]
+
+
+class Sampler:
+    """Proposes on an in-memory mirror of the stored trials.
+
+    Args:
+        name: Which of Optuna's samplers; ``auto`` is TPE.
+        space: What is searched.
+        seed: The study's seed.
+        worker: Index of this worker: each has its own random stream.
+    """
+
+    def __init__(self, name: SamplerName, space: Space, *, seed: int, worker: int = 0) -> None:
+        self._name: SamplerName = name
+        self._space = space
+        self._seed = (seed, worker)
+        self._mirror = optuna.create_study(directions=DIRECTIONS, sampler=RandomSampler(0))
+        self._read = 0
+        self._own: set[int] = set()
+
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take over stored trials that the mirror does not hold yet.
+
+        Args:
+            trials: All that are stored, in order; those seen by the last call are not looked at.
+        """
+        for trial in trials[self._read :]:
+            if trial.number not in self._own:
+                self._mirror.add_trial(trial)
+        self._read = len(trials)
+
+    def propose(self, count: int, accept: Callable[[Proposal], bool]) -> Proposal:
+        """Return the next proposal that is a cascade and that ``accept`` takes.
+
+        Args:
+            count: How many sampled trials there are; with the seed it fixes the random stream.
+            accept: Refuses proposals that need a stage that cannot be trained.
+
+        Raises:
+            LookupError: If a thousand proposals in a row were refused.
+        """
+        for attempt in range(1000):
+            # A model that keeps proposing what is refused would loop for ever.
+            name: SamplerName = self._name if attempt < 20 else "random"
+            entropy = np.random.SeedSequence([*self._seed, count, attempt])
+            self._mirror.sampler = make_sampler(name, int(entropy.generate_state(1)[0]))
+            trial = self._mirror.ask()
+            proposal = self._suggest(trial)
+            if proposal is not None and accept(proposal):
+                return proposal
+            self._mirror.tell(trial, state=TrialState.FAIL)
+        raise LookupError("no acceptable proposal in 1000 attempts")
+
+    def finished(self, proposal: Proposal, point: OperatingPoint) -> FrozenTrial:
+        """Tell the mirror a proposal's result and return the trial that belongs in the storage."""
+        values = (point.validation.accuracy, point.validation.cost)
+        self._mirror.tell(proposal.number, values)
+        told = self._mirror.get_trials(deepcopy=False)[proposal.number]
+        return create_trial(
+            values=values,
+            params=told.params,
+            distributions=told.distributions,
+            user_attrs=trial_attributes(point, "sampled"),
+            system_attrs=told.system_attrs,
+        )
+
+    def stored(self, number: int) -> None:
+        """Note that the last finished proposal has this number in the storage."""
+        self._own.add(number)
+
+    def _suggest(self, trial: optuna.Trial) -> Proposal | None:
+        stages: list[tuple[int, str]] = []
+        for resolution in self._space.backbones:
+            choices = self._space.choices(resolution).choices
+            backbone = str(trial.suggest_categorical(f"backbone.{resolution}", choices))
+            if backbone != NONE:
+                stages.append((resolution, backbone))
+        if not stages:
+            return None
+        rates = tuple(
+            trial.suggest_float(f"deferral_rate.{resolution}", 0.0, 1.0)
+            for resolution, _ in stages[:-1]
+        )
+        return Proposal(trial.number, tuple(stages), rates)
+
+
+def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
+    """Return one of Optuna's samplers, seeded and quiet."""
+    if name == "random":
+        return RandomSampler(seed)
+    if name == "nsga2":
+        return _RepeatableNSGAII(seed=seed)
+    if name == "gp":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return GPSampler(seed=seed, deterministic_objective=True)
+    return TPESampler(seed=seed)
+
+
+def exact_trial(point: OperatingPoint, space: Space) -> FrozenTrial:
+    """Return a point of the exact front as a finished trial of the study.
+
+    Its deferral rates are those observed on validation, so the sampler can learn from it.
+    """
+    stages = {stage.resolution: stage.backbone for stage in point.cascade.stages}
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for resolution in space.backbones:
+        key = f"backbone.{resolution}"
+        params[key] = stages.get(resolution, NONE)
+        distributions[key] = space.choices(resolution)
+    rates = point.validation.deferral_rates
+    for stage, rate in zip(point.cascade.stages[:-1], rates, strict=True):
+        key = f"deferral_rate.{stage.resolution}"
+        params[key] = 0.0 if np.isnan(rate) else rate
+        distributions[key] = FloatDistribution(0.0, 1.0)
+    return create_trial(
+        values=(point.validation.accuracy, point.validation.cost),
+        params=params,
+        distributions=distributions,
+        user_attrs=trial_attributes(point, "exact"),
+    )
+
+
+class _RepeatableNSGAII(NSGAIISampler):
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        # Optuna returns a generation's parents by rank when it selects them and by number from
+        # then on; a continued study selects them again and would breed other children.
+        parents = super().get_parent_population(study, generation)
+        return sorted(parents, key=lambda trial: trial.number)

@@ -1,0 +1,122 @@
+"""A worker's visit to a study: who is there, and the study's run in MLflow meanwhile."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+
+from rcopt import tracking
+from rcopt.errors import WorkError
+from rcopt.processes import this_owner
+from rcopt.study.results import Results
+from rcopt.study.settings import Study
+from rcopt.study.stages.base import Material
+from rcopt.study.workers import places
+from rcopt.study.workers.claims import shared_lock
+from rcopt.study.workers.outages import Patience
+
+
+class Visit:
+    """A worker's time at a study: its run in MLflow is open while anybody is at it.
+
+    Who leaves last reports, and closes the run with whatever workers that died have left open.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        tracker: tracking.Tracker,
+        material: Material,
+        place: places.Place,
+        patient: Patience,
+    ) -> None:
+        self._study, self._tracker, self._material = study, tracker, material
+        self._place, self._patient = place, patient
+        self._finished = False
+
+    def __enter__(self) -> tracking.StudyRun:
+        self._run = self._patient(self._open)
+        return self._run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if self._finished:
+            return
+        # Whoever interrupts waits for no server, and an error is not replaced by the next one;
+        # the next command closes what stays open.
+        with suppress(WorkError):
+            if isinstance(error, KeyboardInterrupt):
+                self._leave("KILLED", "interrupted; the same command continues the study")
+            else:
+                self._leave("FAILED", str(error))
+
+    def finish(self, report: Callable[[], Results]) -> Results | None:
+        """Leave after the last trial.
+
+        Returns:
+            What ``report`` returned, or None if others are still at it and will report.
+        """
+        results = self._patient(self._leave, "FINISHED", "", report)
+        self._finished = True
+        return results
+
+    def _open(self) -> tracking.StudyRun:
+        with self._gate():
+            run = _open_run(self._study, self._tracker, self._material)
+            self._tracker.close_stale(run, self._place.works)
+            return run
+
+    def _leave(
+        self,
+        status: tracking.EndStatus,
+        reason: str,
+        report: Callable[[], Results] | None = None,
+    ) -> Results | None:
+        own = this_owner()
+        with self._gate():
+            others = self._place.others()
+            self._place.leave()
+            results = None if others or report is None else report()
+            # With what dead workers left, and what an outage made this one open twice.
+            self._tracker.close_stale(
+                self._run, lambda owner: owner != own and self._place.works(owner)
+            )
+            if not others:
+                self._tracker.end_study(self._run, status, reason)
+            return results
+
+    def _gate(self) -> AbstractContextManager[None]:
+        study = self._study
+        return shared_lock(study.storage, study.folder, f"study.{study.name}")
+
+
+def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tracking.StudyRun:
+    data = material.data
+    space = material.space
+    sizes = ", ".join(f"{count} {split}" for split, count in data.split_sizes.items())
+    table = "\n".join(
+        f"| {resolution} | {', '.join(names)} |" for resolution, names in space.backbones.items()
+    )
+    description = (
+        "Which backbone at which resolution, and when to stop: a resolution cascade on "
+        f"{data.name} ({len(data.classes)} classes; {sizes} images)."
+    )
+    cost = study.settings.search.cost
+    minimized = {"flops": "mean FLOPs", "latency": "mean time"}[cost]
+    note = (
+        f"Accuracy is maximized and {minimized} per image minimized on validation; test numbers "
+        "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"
+        f"{table}\n\n"
+        "Runs: `stage` = one trained network, `cascade` = one evaluated cascade. Filters: "
+        "`tags.\"rcopt.pareto\" = 'true'`, `tags.\"rcopt.kind\" = 'stage'`."
+    )
+    run = tracker.open_study(
+        study.name,
+        description=description,
+        note=note,
+        params={"seed": study.settings.seed, "optional": space.optional},
+        config_toml=study.to_toml(),
+        resolutions=tuple(space.backbones),
+        cost=cost,
+        data=tracking.DataInput(data.name, data.digest, data.source),
+    )
+    return run

@@ -1,0 +1,1 @@
+"""Where the stages of a study come from, each trained once."""

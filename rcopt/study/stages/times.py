@@ -1,0 +1,259 @@
+"""What a forward pass of each stage takes on this machine: measured, kept, used as a cost."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rcopt.core.cascade import Stage
+from rcopt.errors import DAMAGE, InputError
+from rcopt.files import sealed, unsealed
+from rcopt.progress import Progress
+from rcopt.study.settings import Study
+from rcopt.study.stages.base import Material, known_device
+from rcopt.study.trials import Trials
+from rcopt.whole_files import write_whole
+
+FORMAT = "rcopt-latency-1"
+FILE = "latency.json"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What times depend on; those measured under equal conditions may be compared.
+
+    Attributes:
+        device: Name of the processor or GPU.
+        threads: Of torch on a CPU.
+        batch_size: Images per call.
+        precision: Of the study file; with ``auto`` the device decides.
+        base_side: Side in pixels of the base images that inputs are made from.
+        classes: Size of the head.
+        torch: Version.
+    """
+
+    device: str
+    threads: int
+    batch_size: int
+    precision: str
+    base_side: int
+    classes: int
+    torch: str
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Times of a study's stages, all measured in one go, in turn.
+
+    Attributes:
+        conditions: Under which.
+        calls: Calls per stage.
+        milliseconds: Per image, resize included, by the stage's name: the median call.
+        spread: The largest middle half of a stage's calls, as a share of its median.
+    """
+
+    conditions: Conditions
+    calls: int
+    milliseconds: Mapping[str, float]
+    spread: float
+
+    def __str__(self) -> str:
+        """Return how they were measured, in a line."""
+        where = self.conditions
+        threads = (
+            "" if where.threads == 0 else f", {where.threads} thread" + "s" * (where.threads > 1)
+        )
+        return (
+            f"{where.device}{threads}, batch {where.batch_size}, torch {where.torch}; median of "
+            f"{self.calls} calls a stage, middle half within {self.spread:.0%}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        return {**asdict(self), "milliseconds": dict(self.milliseconds)}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> "StageTimes":
+        """Return what `to_json` gave.
+
+        Raises:
+            ValueError: If it is anything else, or a time is not positive.
+            KeyError: If something is missing.
+            TypeError: If something has another type.
+        """
+        times = {str(name): float(value) for name, value in tree["milliseconds"].items()}
+        if not all(0 < value < float("inf") for value in times.values()):
+            raise ValueError("times must be positive and finite")
+        where = Conditions(**tree["conditions"])
+        return cls(where, int(tree["calls"]), times, float(tree["spread"]))
+
+
+def timed(stage: Stage, times: StageTimes | None) -> Stage:
+    """Return a stage with its time, or without any if there are none."""
+    return replace(stage, milliseconds=None if times is None else times.milliseconds[stage.name])
+
+
+def fixed(
+    study: Study, material: Material, stored: Trials, progress: Progress
+) -> StageTimes | None:
+    """Return the times that all trials of a study are compared by; None if FLOPs are its cost.
+
+    The first worker to need them measures every stage of the space; they stay with the study,
+    for trials evaluated by other times would not be comparable.
+
+    Raises:
+        InputError: If a stage cannot be timed.
+    """
+    if study.settings.search.cost == "flops":
+        return None
+    stages = list(material.costs.values())
+    classes = len(material.data.classes)
+
+    def make() -> str:
+        times = stage_times(study, stages, classes, progress=progress)
+        return json.dumps(times.to_json(), sort_keys=True)
+
+    try:
+        return StageTimes.from_json(json.loads(stored.shared("latency", make)))
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{study.name}: the stages' times in the study's storage are damaged ({reason}); "
+            "start it anew under another name (--set name=NEW)"
+        ) from None
+
+
+def stage_times(
+    study: Study,
+    stages: Sequence[Stage],
+    classes: int,
+    *,
+    again: bool = False,
+    progress: Progress | None = None,
+) -> StageTimes:
+    """Return the times of stages under the study's ``[latency]``, measured where not known.
+
+    They are kept in the study's folder. If one is missing all are measured: times of different
+    moments differ by what else the machine did.
+
+    Args:
+        study: Says device, batch size and precision.
+        stages: Which.
+        classes: Number of classes.
+        again: Measure even if they are known.
+        progress: Shows what goes on.
+
+    Raises:
+        InputError: If the device is not there, or rcopt does not know a backbone.
+    """
+    progress = progress or Progress()
+    settings = study.settings
+    device = known_device("latency.device", settings.latency.device)
+    conditions = _conditions(study, stages, classes, device)
+    path = study.folder / FILE
+    known = _load(path)
+    if not again and conditions in known:
+        found = known[conditions]
+        if all(stage.name in found.milliseconds for stage in stages):
+            return found
+    times = _measure(stages, conditions, device, progress)
+    _save(path, [*(old for old in known.values() if old.conditions != conditions), times])
+    return times
+
+
+def _conditions(study: Study, stages: Sequence[Stage], classes: int, device: str) -> Conditions:
+    import torch
+
+    settings = study.settings
+    cuda = torch.device(device).type == "cuda"
+    return Conditions(
+        device=torch.cuda.get_device_name(device) if cuda else _processor(),
+        threads=0 if cuda else torch.get_num_threads(),
+        batch_size=settings.latency.batch_size,
+        precision=settings.training.precision,
+        base_side=settings.data.base_side or _largest(study, stages),
+        classes=classes,
+        torch=torch.__version__,
+    )
+
+
+def _largest(study: Study, stages: Sequence[Stage]) -> int:
+    # A study may not have trained its largest resolution yet.
+    return max((*study.settings.stages.resolutions, *(stage.resolution for stage in stages)))
+
+
+def _measure(
+    stages: Sequence[Stage], conditions: Conditions, device: str, progress: Progress
+) -> StageTimes:
+    import torch
+    from torch import nn
+
+    from rcopt.models.backbones import build
+    from rcopt.serving.benchmark import stage_seconds
+
+    untrained: dict[str, nn.Module] = {}
+    for stage in stages:
+        if stage.backbone not in untrained:
+            try:
+                untrained[stage.backbone] = build(stage.backbone, conditions.classes).eval()
+            except InputError as error:
+                raise InputError(
+                    f"{stage.name} cannot be timed: {error}; rcopt builds its backbone by name, "
+                    "so stored predictions of other networks have FLOPs as their only cost"
+                ) from None
+    side = conditions.base_side
+    noise = torch.Generator().manual_seed(0)
+    base = torch.randint(0, 256, (16, side, side, 3), dtype=torch.uint8, generator=noise)
+    # Single images are timed more often: their times scatter more.
+    calls = max(5, 32 // conditions.batch_size)
+    seconds = stage_seconds(
+        {stage: untrained[stage.backbone] for stage in stages},
+        base,
+        batch_size=conditions.batch_size,
+        passes=calls,
+        precision=conditions.precision,  # type: ignore[arg-type]  # of the study file
+        device=device,
+        progress=lambda done, total: progress.count("time stages", done, total),
+    )
+    quartiles = {s.name: np.percentile(1e3 * each, [25, 50, 75]) for s, each in seconds.items()}
+    return StageTimes(
+        conditions=conditions,
+        calls=calls,
+        milliseconds={name: float(middle) for name, (_, middle, _) in quartiles.items()},
+        spread=max(float((high - low) / middle) for low, middle, high in quartiles.values()),
+    )
+
+
+def _load(path: Path) -> dict[Conditions, StageTimes]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
+        tree = unsealed(tree)
+        found = [StageTimes.from_json(entry) for entry in tree["measurements"]]
+    except FileNotFoundError:
+        return {}
+    except (OSError, *DAMAGE) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path}: damaged measurements ({reason}); delete it to measure again"
+        ) from None
+    return {times.conditions: times for times in found}
+
+
+def _save(path: Path, measurements: Sequence[StageTimes]) -> None:
+    tree = {"format": FORMAT, "measurements": [times.to_json() for times in measurements]}
+    write_whole(path, json.dumps(sealed(tree), indent=1).encode())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine() or "CPU"

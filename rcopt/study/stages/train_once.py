@@ -1,0 +1,336 @@
+"""Train a stage once, ever: content key, claim, training, publication."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rcopt import interruption, tracking
+from rcopt.core.cascade import Stage
+from rcopt.core.cost import flops_from_macs
+from rcopt.core.predictions import SPLITS
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.prediction_files import save_stage
+from rcopt.errors import InputError, WorkError
+from rcopt.files import digest, file_digest
+from rcopt.models.allocation import memory_kept
+from rcopt.progress import Progress
+from rcopt.study.settings import Study, StudySettings
+from rcopt.study.workers.claims import ClaimLost, Claims
+from rcopt.study.workers.outages import Patience
+
+if TYPE_CHECKING:
+    from rcopt.data.loading import Dataset
+    from rcopt.models.backbones import Cost
+    from rcopt.models.training import Recipe
+
+#: Raised when training or prediction change so that the same key no longer means the same.
+KEY_VERSION = 2
+
+#: Seconds between looks at a stage that another process is training.
+POLL = 1.0
+
+Origin = Literal["stored", "trained"]
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """Everything that making a stage needs.
+
+    Attributes:
+        study: The study file.
+        dataset: Images and splits.
+        tracker: MLflow, which is the stage store.
+        claims: Who may train what.
+        patience: Waits for servers that are away.
+        progress: What is shown.
+        device: Where to train.
+    """
+
+    study: Study
+    dataset: "Dataset"
+    tracker: tracking.Tracker
+    claims: Claims
+    patience: Patience
+    progress: Progress
+    device: str
+
+
+def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
+    """Return the content key: same data, splits, resolution, backbone, recipe, seed, same key."""
+    from rcopt.models.backbones import parse
+
+    settings = workshop.study.settings
+    name = parse(backbone).name
+    return digest(
+        {
+            "version": KEY_VERSION,
+            "data": workshop.dataset.digest,
+            "splits": workshop.dataset.split_digest,
+            "resolution": resolution,
+            "backbone": name,
+            "recipe": settings.training.recipe(f"{name}@{resolution}"),
+            "weights": weights_identity(workshop.study),
+            "seed": settings.seed,
+        }
+    )
+
+
+def claim_name(workshop: Workshop, resolution: int, backbone: str) -> str:
+    """Return what is claimed to train a stage: readable, and its own for each content key."""
+    return f"{backbone}@{resolution}.{stage_key(workshop, resolution, backbone)[:32]}"
+
+
+def weights_identity(study: Study) -> str:
+    """Return what the stages start from: ``none``, ``pretrained``, or a file's SHA-256.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    weights = _weights(study)
+    if isinstance(weights, str):
+        return weights
+    try:
+        if weights.exists() and not weights.is_file():
+            raise InputError(f"training.weights: {weights} is no file; name a weights file")
+        return file_digest(weights)
+    except OSError as error:
+        raise InputError(
+            f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
+            "file, or use 'none' or 'pretrained'"
+        ) from None
+
+
+def obtain_stage(
+    workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
+) -> tuple[TrainedStage, Origin] | None:
+    """Return a stage: from the store if it was ever trained, else trained here and stored.
+
+    A stage that a dead process left is taken over from its last epoch's checkpoint.
+
+    Args:
+        workshop: What making it needs.
+        run: The study it is for.
+        resolution: Side of its input.
+        backbone: Its name.
+        wait: Whether to wait while another process trains it, which is as long as that one
+            lives, and not to return None at once.
+
+    Raises:
+        WorkError: If its training failed (its run is then FAILED).
+        KeyboardInterrupt: If interrupted (its run is then KILLED, its checkpoint kept).
+    """
+    key = stage_key(workshop, resolution, backbone)
+    name = claim_name(workshop, resolution, backbone)
+    patient, tracker, progress = workshop.patience, workshop.tracker, workshop.progress
+    told = False
+    while True:
+        found = patient(tracker.find_stage, key)
+        if found is not None:
+            patient(tracker.reuse_stage, run, found)
+            # Whoever stored it may have been killed before it could tidy up.
+            _clear(_checkpoint(workshop, key))
+            return found, "stored"
+        with ExitStack() as held:
+            alive = patient(lambda: held.enter_context(workshop.claims.claim(name)))
+            # Another process may have published it between the look above and the claim.
+            if alive is not None and patient(tracker.find_stage, key) is None:
+                try:
+                    return _make(workshop, run, key, resolution, backbone, alive), "trained"
+                except ClaimLost as lost:
+                    progress.note(f"{lost}; it goes on from its last epoch")
+                    continue
+        if not wait:
+            return None
+        if not told:
+            told = True
+            progress.note(f"{backbone}@{resolution}: another process is training it")
+        time.sleep(POLL)
+
+
+@memory_kept()
+def _make(
+    workshop: Workshop,
+    run: tracking.StudyRun,
+    key: str,
+    resolution: int,
+    backbone: str,
+    alive: Callable[[], None],
+) -> TrainedStage:
+    from rcopt.models.backbones import build, count_macs
+    from rcopt.models.training import Recipe, predict, save_weights, train
+
+    settings = workshop.study.settings
+    dataset, progress = workshop.dataset, workshop.progress
+    n_classes = len(dataset.classes)
+    model = build(backbone, n_classes, weights=_weights(workshop.study), seed=settings.seed)
+    cost = count_macs(model, resolution)
+    stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
+    recipe = Recipe(**settings.training.recipe(stage.name))
+    checkpoint = _checkpoint(workshop, key)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    patient, tracker = workshop.patience, workshop.tracker
+    run_id = patient(tracker.start_stage, run, key, stage, _params(settings, recipe, cost))
+    try:
+        seconds = _seconds_before(checkpoint)
+        parts = 1
+        for record in train(
+            model,
+            dataset,
+            resolution,
+            recipe,
+            seed=settings.seed,
+            device=workshop.device,
+            checkpoint=checkpoint,
+        ):
+            interruption.check()
+            alive()
+            seconds += record.seconds
+            _note_seconds(checkpoint, seconds)
+            tracker.log_epoch(run_id, record)
+            if record.parts > parts:
+                parts = record.parts
+                progress.note(
+                    f"{stage.name}: out of memory; each batch of {recipe.batch_size} is now "
+                    f"computed in {parts} parts whose gradients are summed"
+                )
+            progress.count(
+                f"train {stage.name}",
+                record.epoch,
+                record.epochs,
+                f"loss {record.loss:.3f}  {record.images_per_second:.0f} images/s",
+            )
+        predictions = {}
+        for split in SPLITS:
+            if len(dataset.splits.get(split, ())):
+                predictions[split] = predict(
+                    model,
+                    dataset,
+                    split,
+                    resolution,
+                    device=workshop.device,
+                    precision=recipe.precision,
+                )
+                alive()
+        trained = TrainedStage(
+            stage=stage,
+            predictions=predictions,
+            key=key,
+            macs=cost.macs,
+            parameters=cost.parameters,
+            seconds=seconds,
+            details=_details(workshop, recipe, seconds),
+        )
+        # Named after the stage, so that what a killed process leaves here is found and removed.
+        folder = checkpoint.with_suffix(".files")
+        folder.mkdir(exist_ok=True)
+        files = {name: folder / name for name in (tracking.PREDICTIONS, tracking.WEIGHTS)}
+        save_stage(files[tracking.PREDICTIONS], trained)
+        save_weights(
+            files[tracking.WEIGHTS],
+            model,
+            backbone=backbone,
+            n_classes=n_classes,
+            resolution=resolution,
+        )
+
+        def publish() -> TrainedStage:
+            # At each attempt: the claim may have been lost while the server was away.
+            alive()
+            return tracker.finish_stage(run_id, trained, files)
+
+        published = patient(publish)
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or interruption.asked()
+        handed_on = stopped or isinstance(error, ClaimLost)
+        # The store may be what failed; the first error is the one to show.
+        with suppress(WorkError):
+            tracker.end_stage(
+                run_id,
+                "KILLED" if handed_on else "FAILED",
+                "interrupted; the next command goes on" if stopped else str(error),
+            )
+        raise
+    _clear(checkpoint)
+    accuracy = published.predictions["validation"].accuracy
+    progress.note(
+        f"trained {stage.name}: validation accuracy {accuracy:.4f}, "
+        f"{cost.macs / 1e6:.1f} MMACs, {seconds:.0f} s"
+    )
+    return published
+
+
+def _params(settings: StudySettings, recipe: "Recipe", cost: "Cost") -> Mapping[str, object]:
+    return {
+        **asdict(recipe),
+        "weights": settings.training.weights,
+        "seed": settings.seed,
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+    }
+
+
+def _details(workshop: Workshop, recipe: "Recipe", seconds: float) -> Mapping[str, str]:
+    import platform
+
+    import torch
+    import torchvision
+
+    cuda = workshop.device.startswith("cuda")
+    hardware = (
+        torch.cuda.get_device_name(workshop.device)
+        if cuda
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
+    return {
+        "hardware": hardware,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "recipe": json.dumps(asdict(recipe)),
+        "weights": weights_identity(workshop.study),
+        "seed": str(workshop.study.settings.seed),
+        "epochs": str(recipe.epochs),
+        "seconds": f"{seconds:.1f}",
+        "data": workshop.dataset.name,
+        "data_digest": workshop.dataset.digest,
+        "split_digest": workshop.dataset.split_digest,
+        "classes": "\n".join(workshop.dataset.classes),
+    }
+
+
+def _weights(study: Study) -> str | Path:
+    weights = study.settings.training.weights
+    return weights if weights in ("none", "pretrained") else study.project / weights
+
+
+def _checkpoint(workshop: Workshop, key: str) -> Path:
+    return workshop.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
+
+
+def _clear(checkpoint: Path) -> None:
+    """Remove all that a training keeps beside its checkpoint, half-written files too."""
+    for leftover in checkpoint.parent.glob(f"*{checkpoint.stem}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _seconds_file(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".seconds")
+
+
+def _note_seconds(checkpoint: Path, seconds: float) -> None:
+    _seconds_file(checkpoint).write_text(f"{seconds:.3f}")
+
+
+def _seconds_before(checkpoint: Path) -> float:
+    """Return how long the epochs in a checkpoint took."""
+    try:
+        return float(_seconds_file(checkpoint).read_text()) if checkpoint.exists() else 0.0
+    except (OSError, ValueError):
+        return 0.0

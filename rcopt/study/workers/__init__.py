@@ -1,0 +1,1 @@
+"""Several workers on one study: claims, places, outages."""
