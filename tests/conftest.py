@@ -1,7 +1,10 @@
 from collections.abc import Iterator
 
 import pytest
-from postgres import PostgresProcess, running_postgres
+
+from tests.support.postgres import PostgresProcess, running_postgres
+
+pytest_plugins = ["tests.support.tracking_fixtures", "tests.support.site_fixtures"]
 
 
 @pytest.fixture(scope="session")

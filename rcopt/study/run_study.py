@@ -10,8 +10,8 @@ from rcopt.study.results import Results, load_results, well_spread
 from rcopt.study.runner import Runner
 from rcopt.study.session import Visit
 from rcopt.study.settings import Study, identity
-from rcopt.study.stages.times import fixed
 from rcopt.study.stages.base import open_material
+from rcopt.study.stages.times import fixed
 from rcopt.study.trials import Trials
 from rcopt.study.workers import places
 from rcopt.study.workers.claims import open_claims

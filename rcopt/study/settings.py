@@ -139,7 +139,7 @@ class RecipeChanges(_Section):
 
 
 class TrainingSettings(_Section):
-    """The recipe the stages of the study are trained by (`rcopt.models.training.Recipe`), and where."""
+    """How stages are trained (`rcopt.models.training.Recipe`), and where."""
 
     epochs: Epochs = 16
     batch_size: BatchSize = 64

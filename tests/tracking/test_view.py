@@ -1,0 +1,92 @@
+"""What someone sees who opens a study in a real browser."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from rcopt.tracking import CascadeLog, StudyRun, open_tracker, view_link
+from tests.support.tracking_helpers import Server, make_point, open_study
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
+]
+
+#: ms that a page may take on a busy machine.
+PATIENCE = 90_000
+
+
+@pytest.fixture(scope="module")
+def study(server: Server, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
+    """Ten trials, the last four of which are the front, and a report."""
+    folder = tmp_path_factory.mktemp("view")
+    tracker = open_tracker(server.uri, folder)
+    study = open_study(tracker, "seen")
+    points = [make_point(n, accuracy=0.7 + n / 100) for n in range(10)]
+    log = CascadeLog(tracker, study, cascade_runs=10)
+    for point in points:
+        log.add(point)
+    assert log.close() == 0
+    tracker.mark_front(study, [replace(p, test=p.validation) for p in points[6:]])
+    report = folder / "report.html"
+    report.write_text("<h1>The report of this study</h1>")
+    tracker.log_files(study, [report])
+    return study
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a fresh profile."""
+    context = browser.new_context(viewport={"width": 1500, "height": 950})
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+def test_the_link_lands_on_the_front_with_its_charts(
+    server: Server, study: StudyRun, page: Page
+) -> None:
+    page.goto(view_link(server.uri, study.experiment_id))
+    expect(page.get_by_text("4 matching runs")).to_be_visible()
+    for accuracy in ("0.76", "0.77", "0.78", "0.79"):
+        run = page.get_by_role("link", name=f"r18@32 > r50@224 {accuracy}")
+        expect(run.first).to_be_visible()
+    expect(page.get_by_text("val/mflops vs. val/accuracy")).to_be_visible()
+    expect(page.get_by_role("link", name="Open the Pareto front").first).to_be_visible()
+
+
+def test_a_filter_typed_by_hand_finds_the_cascades(
+    server: Server, study: StudyRun, page: Page
+) -> None:
+    plain = f"{server.uri}/#/experiments/{study.experiment_id}/runs"
+    page.goto(f"{plain}?workflowType=machine_learning&orderByKey=metrics.%60val%2Faccuracy%60")
+    expect(page.get_by_text("11 matching runs")).to_be_visible()
+    box = page.get_by_placeholder("metrics.rmse < 1")
+    box.fill("tags.\"rcopt.kind\" = 'cascade'")
+    box.press("Enter")
+    expect(page.get_by_text("10 matching runs")).to_be_visible()
+
+
+def test_the_study_run_shows_the_report(server: Server, study: StudyRun, page: Page) -> None:
+    page.goto(
+        f"{server.uri}/#/experiments/{study.experiment_id}/runs/{study.run_id}"
+        "/artifacts/report.html"
+    )
+    shown = page.frame_locator("iframe").get_by_text("The report of this study")
+    expect(shown).to_be_visible()
