@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from benchmarks.pools import Pool, recorded
 from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
 from rcopt.core.cascade import OperatingPoint, exits
+from rcopt.core.confidences import Confidence
 from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import hypervolume
-from rcopt.core.predictions import Confidence
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.statistics.selection import by_max_flops, by_min_accuracy
 from rcopt.core.study_front import study_front

@@ -18,8 +18,9 @@ from torch import Tensor
 from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import Cascade, Stage, exits
 from rcopt.core.predictions import Predictions
-from rcopt.models.backbones import build, count_macs
-from rcopt.models.training import predict_batch
+from rcopt.models.backbones import build
+from rcopt.models.macs import count_macs
+from rcopt.models.prediction import predict_batch
 from rcopt.serving.benchmark import Benchmark, benchmark, describe
 from rcopt.serving.executor import CascadeExecutor
 

@@ -29,9 +29,10 @@ from mlflow import MlflowClient
 from optuna.samplers import RandomSampler
 
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.study import samplers
-from rcopt.study.samplers import Sampler, Space, exact_trial
-from rcopt.study.trials import DIRECTIONS, Trials
+from rcopt.study.samplers import Sampler
+from rcopt.study.space import NONE, Space
+from rcopt.study.trial_records import DIRECTIONS, exact_trial
+from rcopt.study.trials import Trials
 from rcopt.tracking import CascadeLog, open_tracker
 from rcopt.tracking.server import mlflow_server
 
@@ -189,7 +190,7 @@ def with_callback(folder: Path, uri: str, trials: int) -> dict[str, float]:
         for resolution in SPACE.backbones:
             choices = SPACE.choices(resolution).choices
             backbone = str(trial.suggest_categorical(f"backbone.{resolution}", choices))
-            if backbone != samplers.NONE:
+            if backbone != NONE:
                 stages.append((resolution, backbone))
         stages = stages or [(32, "resnet18")]
         rates = tuple(

@@ -32,8 +32,9 @@ from benchmarks.execution import hardware
 from benchmarks.pools import RECORDED
 from rcopt import tracking
 from rcopt.study import run_study, runner, samplers
-from rcopt.study.settings import load_study
-from rcopt.study.trials import Trials, trial_source
+from rcopt.study.file import load_study
+from rcopt.study.trial_records import trial_source
+from rcopt.study.trials import Trials
 
 RESULTS = Path(__file__).parent / "results"
 PROJECT = Path(__file__).parent.parent

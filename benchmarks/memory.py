@@ -22,7 +22,9 @@ from benchmarks.execution import hardware
 from rcopt.data.loading import load_data
 from rcopt.models.allocation import memory_kept
 from rcopt.models.backbones import build
-from rcopt.models.training import Recipe, predict, train
+from rcopt.models.prediction import predict
+from rcopt.models.recipe import Recipe
+from rcopt.models.training import train
 
 RESULTS = Path(__file__).parent / "results"
 RESOLUTION = 224

@@ -13,7 +13,7 @@ from rcopt.core.fronts import hypervolume
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage
-from rcopt.study.samplers import Space
+from rcopt.study.space import Space
 
 StageKey = tuple[int, str]
 

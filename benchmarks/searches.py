@@ -20,9 +20,9 @@ from rcopt.core.fronts import spread
 from rcopt.core.study_front import StudyFront
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.search_history import search_history
-from rcopt.study.runner import operating_point
-from rcopt.study.samplers import NONE, SamplerName, exact_trial, make_sampler
-from rcopt.study.trials import DIRECTIONS
+from rcopt.study.samplers import SamplerName, make_sampler
+from rcopt.study.space import NONE
+from rcopt.study.trial_records import DIRECTIONS, exact_trial, operating_point
 
 #: What a trial proposes for each stage but the last: the share of images that it passes on, or
 #: the probability, from 1 / classes to 1, that an answer needs.

@@ -29,9 +29,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from rcopt.compat import import_torchvision
-from rcopt.data.loading import Dataset, load_data
+from rcopt.data.dataset import Dataset
+from rcopt.data.loading import load_data
 from rcopt.models.backbones import build
-from rcopt.models.training import Precision, Recipe, predict, resolve_precision, train
+from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.prediction import predict
+from rcopt.models.recipe import Recipe
+from rcopt.models.training import train
 
 RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

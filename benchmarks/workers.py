@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.pools import RECORDED
-from rcopt.study.settings import load_study
-from rcopt.study.trials import Trials, trial_source
+from rcopt.study.file import load_study
+from rcopt.study.trial_records import trial_source
+from rcopt.study.trials import Trials
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4)

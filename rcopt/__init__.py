@@ -11,8 +11,9 @@ from rcopt.core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
 
 if TYPE_CHECKING:
     from rcopt.core.answers import AnswerRule, stage_answers
+    from rcopt.core.confidences import confidence
     from rcopt.core.fronts import ThresholdFront, hypervolume, non_dominated, threshold_front
-    from rcopt.core.predictions import Predictions, confidence
+    from rcopt.core.predictions import Predictions
     from rcopt.core.study_front import StudyFront, study_front
     from rcopt.core.trained_stage import TrainedStage
     from rcopt.data.prediction_files import load_stage, save_stage
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from rcopt.serving.executor import CascadeExecutor
     from rcopt.serving.registry import load_cascade
     from rcopt.study.choosing import Choice, Wish, register, select
+    from rcopt.study.file import Study, load_study
     from rcopt.study.results import Results
     from rcopt.study.run_study import front, run
-    from rcopt.study.settings import Study, load_study
 
 _HOME = {
     "AnswerRule": "core.answers",

@@ -1,5 +1,7 @@
 """The two ways a command ends badly, each with its exit code, and what they are told from."""
 
+from pathlib import Path
+
 #: What taking the content of a damaged file apart raises.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
@@ -21,3 +23,9 @@ class UnreachableError(WorkError):
 
 class OutageError(WorkError):
     """A server stayed away for longer than one may wait for it."""
+
+
+def no_space(place: Path, needed: int | None) -> InputError:
+    """Return the error of a disk that is full; ``needed`` in bytes."""
+    size = f" ({needed / 1e9:.1f} GB needed)" if needed else ""
+    return InputError(f"{place}: no space left on the disk{size}; free some or use another place")

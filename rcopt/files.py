@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,17 @@ def tensors_digest(tensors: Mapping[str, NDArray[np.generic]], text: str) -> str
         content.update(f"\0{name}\0{array.dtype.str}{array.shape}\0".encode())
         content.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return content.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it: readers see the old file or the new one.
+
+    Where that fails, as on a full disk, nothing is left of the new one.
+    """
+    # Not the process's number: another machine may write to the same drive.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

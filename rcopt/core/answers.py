@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.core.predictions import Confidence, Predictions, Split, check_aligned, confidence
+from rcopt.core.confidences import Confidence, confidence
+from rcopt.core.predictions import Predictions, Split, check_aligned
 
 #: Temperatures outside this range are not looked for. A stage that is always right would have 0
 #: (every confidence 1, their order lost), one no better than chance infinity.

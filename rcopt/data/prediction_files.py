@@ -14,7 +14,7 @@ from rcopt.files import tensors_digest
 from rcopt.errors import DAMAGE, InputError
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.core.predictions import Predictions, Split
-from rcopt.whole_files import write_whole
+from rcopt.files import write_whole
 
 FORMAT = "rcopt-stage-1"
 

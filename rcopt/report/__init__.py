@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from rcopt.files import write_whole
 from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.charts import charts
 from rcopt.report.files import save_charts
 from rcopt.report.original import original_charts
 from rcopt.report.page import page
 from rcopt.report.sections import Thumbnail
-from rcopt.whole_files import write_whole
 
 __all__ = ["Thumbnail", "write_report"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rcopt.files import write_whole
 from rcopt.report.chart import (
     COLOURS,
     Bars,
@@ -20,7 +21,6 @@ from rcopt.report.chart import (
     log_ticks,
 )
 from rcopt.report.labels import Anchor, place_labels
-from rcopt.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,11 +14,12 @@ from rcopt.progress import Progress
 from rcopt.report import write_report
 from rcopt.report.analysis.report_data import StudyFacts, report_data
 from rcopt.report.thumbnails import thumbnails
+from rcopt.study.file import Study
 from rcopt.study.results import load_results
-from rcopt.study.settings import Study
-from rcopt.study.stages.base import open_dataset
 from rcopt.study.stages.lookup import trained_stages
-from rcopt.study.trials import Trials, trial_point, trial_source
+from rcopt.study.stages.trainable import open_dataset
+from rcopt.study.trial_records import trial_point, trial_source
+from rcopt.study.trials import Trials
 
 _SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops")
 

@@ -1,17 +1,15 @@
 """Measure time: of a cascade beside its top stage alone, and of each stage by itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.models.training import Precision
 from rcopt.serving.executor import CascadeExecutor
+from rcopt.serving.timing import device_name, timed_run
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def benchmark(
     exits = torch.bincount(output.stages, minlength=len(stages)).double() / len(base)
     tell("time per stage")
     return Benchmark(
-        device=_device_name(executor.device),
+        device=device_name(executor.device),
         threads=torch.get_num_threads(),
         images=len(base),
         exit_rates=tuple(exits.tolist()),
@@ -155,57 +153,6 @@ def benchmark(
         throughput=tuple(throughput),
         stages=_stage_times(executor, base, exits.tolist(), batch_sizes[-1], passes),
     )
-
-
-def stage_seconds(
-    networks: Mapping[Stage, nn.Module],
-    base: Tensor,
-    *,
-    batch_size: int = 64,
-    passes: int = 5,
-    precision: Precision = "auto",
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[Stage, NDArray[np.float64]]:
-    """Measure each stage's time per image, to rank cascades by time instead of FLOPs.
-
-    A cascade's expected time is then the sum of reach rate times seconds, as its mean FLOPs is
-    with FLOPs. The stages take turns, so that what else the machine does hits all alike. Time
-    does not depend on the weights: untrained networks do.
-
-    Args:
-        networks: One per stage; stages may share one, which is then made ready only once.
-        base: (N, S, S, 3) uint8, N >= 1; taken again and again to fill a batch.
-        batch_size: Images per call.
-        passes: Number of calls per stage, after one that is thrown away.
-        precision: As in `CascadeExecutor`.
-        device: Where to measure.
-        progress: Called with the number of turns made and to make.
-
-    Returns:
-        (passes,) seconds per image, resize included, of each stage.
-    """
-    batch = base[torch.arange(batch_size) % len(base)].to(device)
-    first: dict[int, CascadeExecutor] = {}
-    alone: dict[Stage, CascadeExecutor] = {}
-    for stage, network in networks.items():
-        ready = first.get(id(network))
-        alone[stage] = CascadeExecutor(
-            Cascade((stage,), ()),
-            [network if ready is None else ready.networks[0]],
-            precision=precision if ready is None else ready.precisions[0],
-            device=device,
-        )
-        first.setdefault(id(network), alone[stage])
-    seconds = {stage: np.empty(passes) for stage in alone}
-    for turn in range(passes + 1):
-        for stage, executor in alone.items():
-            spent = _timed(executor, [batch])
-            if turn:
-                seconds[stage][turn - 1] = spent / batch_size
-        if progress is not None:
-            progress(turn, passes)
-    return seconds
 
 
 def describe(result: Benchmark) -> str:
@@ -264,12 +211,12 @@ def _latencies(
 ) -> tuple[Latency, Latency]:
     # At batch 1 a later stage may not run for many images; all are warmed up.
     for level in range(len(executor.networks)):
-        _timed(_alone(executor, level), [base[:1]])
+        timed_run(_alone(executor, level), [base[:1]])
     own, other = [], []
     for call in range(calls + 1):
         image = base[call % len(base)][None]
-        own.append(_timed(executor, [image]))
-        other.append(_timed(top, [image]))
+        own.append(timed_run(executor, [image]))
+        other.append(timed_run(top, [image]))
     return _latency(own[1:]), _latency(other[1:])
 
 
@@ -284,8 +231,8 @@ def _throughput(
     batches = [base[start : start + size] for start in range(0, len(base), size)]
     own, other = [], []
     for _ in range(passes + 1):
-        own.append(_timed(executor, batches))
-        other.append(_timed(top, batches))
+        own.append(timed_run(executor, batches))
+        other.append(timed_run(top, batches))
     ratios = np.array(other[1:]) / np.array(own[1:])
     return Throughput(
         batch_size=size,
@@ -307,33 +254,8 @@ def _stage_times(
         batch_size = max(1, round(min(size, len(base)) * reached))
         batch = base[torch.arange(batch_size, device=base.device) % len(base)]
         alone = _alone(executor, level)
-        spent = [_timed(alone, [batch]) for _ in range(passes + 1)][1:]
+        spent = [timed_run(alone, [batch]) for _ in range(passes + 1)][1:]
         seconds = float(np.median(spent)) / batch_size
         times.append(StageTime(stage, reached, batch_size, seconds, stage.flops / seconds))
         reached -= exits[level]
     return tuple(times)
-
-
-def _timed(executor: CascadeExecutor, batches: Sequence[Tensor]) -> float:
-    """Return the seconds that the batches take, by the device's own clock where it has one."""
-    if executor.device.type != "cuda":
-        began = perf_counter()
-        for batch in batches:
-            executor(batch)
-        return perf_counter() - began
-    start, end = (
-        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        for _ in range(2)
-    )
-    torch.cuda.synchronize(executor.device)
-    with torch.cuda.device(executor.device):
-        start.record()
-        for batch in batches:
-            executor(batch)
-        end.record()
-    torch.cuda.synchronize(executor.device)
-    return float(start.elapsed_time(end)) / 1e3
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -15,11 +15,12 @@ from typing import Any, get_args
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.core.predictions import Confidence
+from rcopt.core.confidences import Confidence
 from rcopt.data.images import MEAN, STD
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import file_digest, sealed, unsealed
-from rcopt.models.training import Precision, load_weights
+from rcopt.models.precision import Precision
+from rcopt.models.weights import load_weights
 from rcopt.serving.executor import CascadeExecutor
 
 FORMAT = "rcopt-cascade-2"
@@ -81,7 +82,7 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
     Args:
         folder: Made here; must not exist.
         package: What is described.
-        weights: File of each stage, from `rcopt.models.training.save_weights`; copied.
+        weights: File of each stage, from `rcopt.models.weights.save_weights`; copied.
 
     Raises:
         ValueError: If a stage has no weights.

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, check_thresholds
-from rcopt.core.predictions import Confidence
-from rcopt.models.training import Precision, predict_batch, resolve_precision
+from rcopt.core.confidences import Confidence
+from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.prediction import predict_batch
 from rcopt.serving.prepacked import prepared
 
 
@@ -52,7 +53,7 @@ class CascadeExecutor(nn.Module):
             number of classes.
         rule: How probabilities become answers.
         temperatures: K values; needed if ``rule.temperature``, otherwise left out.
-        precision: See `rcopt.models.training.resolve_precision`; settled per stage, once, for
+        precision: See `rcopt.models.precision.resolve_precision`; settled per stage, once, for
             ``device``.
         device: Where the networks are put, for good: they are laid out for it.
 

@@ -23,10 +23,10 @@ from rcopt.core.statistics.selection import (
 )
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError
+from rcopt.serving import registry
 from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, save_cascade
-from rcopt.serving.pictures import registry
+from rcopt.study.file import Study
 from rcopt.study.results import StageSummary, load_results
-from rcopt.study.settings import Study
 from rcopt.study.stages.lookup import trained_stages
 
 _SHOWN: tuple[Split, Split] = ("validation", "test")

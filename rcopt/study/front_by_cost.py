@@ -9,8 +9,8 @@ from rcopt.core.cost import CostName
 from rcopt.core.evaluations import outcomes
 from rcopt.core.study_front import study_front
 from rcopt.progress import Progress
+from rcopt.study.file import Study
 from rcopt.study.results import load_results
-from rcopt.study.settings import Study
 from rcopt.study.stages.lookup import trained_stages
 from rcopt.study.stages.times import StageTimes, stage_times, timed
 

@@ -7,8 +7,9 @@ from typing import Any
 from rcopt.core.cascade import Evaluation
 from rcopt.core.statistics.attainment import Attainment, attainment
 from rcopt.errors import InputError
+from rcopt.study.file import Study
 from rcopt.study.results import load_results
-from rcopt.study.settings import Study, identity
+from rcopt.study.settings import identity
 
 #: Shares of the repeats: the lucky quarter, the median, three quarters.
 LEVELS = (0.25, 0.5, 0.75)

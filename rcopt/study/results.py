@@ -11,8 +11,7 @@ import numpy as np
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.fronts import spread
 from rcopt.errors import DAMAGE, InputError
-from rcopt.files import sealed, unsealed
-from rcopt.whole_files import write_whole
+from rcopt.files import sealed, unsealed, write_whole
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20

@@ -5,18 +5,19 @@ from contextlib import closing
 from rcopt import interruption, tracking
 from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import WorkError
+from rcopt.files import write_whole
 from rcopt.progress import Progress
+from rcopt.study.file import Study
 from rcopt.study.results import Results, load_results, well_spread
 from rcopt.study.runner import Runner
 from rcopt.study.session import Visit
-from rcopt.study.settings import Study, identity
-from rcopt.study.stages.base import open_material
+from rcopt.study.settings import identity
+from rcopt.study.stages.opening import open_material
 from rcopt.study.stages.times import fixed
 from rcopt.study.trials import Trials
 from rcopt.study.workers import places
 from rcopt.study.workers.claims import open_claims
 from rcopt.study.workers.outages import Patience
-from rcopt.whole_files import write_whole
 
 
 def run(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from rcopt import interruption, tracking
-from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Cascade, OperatingPoint, evaluate_stages, thresholds_for_rates
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import OperatingPoint
 from rcopt.core.evaluations import outcomes
 from rcopt.core.fronts import hypervolume, non_dominated, spread
 from rcopt.core.study_front import StudyFront, extend_front, study_front
@@ -23,11 +23,13 @@ from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError, OutageError, UnreachableError, WorkError
 from rcopt.progress import Progress
 from rcopt.study import samplers
+from rcopt.study.file import Study
 from rcopt.study.results import Results, StageSummary, save_results, well_spread
-from rcopt.study.settings import Study
+from rcopt.study.space import Proposal
 from rcopt.study.stages.base import Material, StageKey
 from rcopt.study.stages.times import StageTimes, timed
-from rcopt.study.trials import Trials, trial_point, trial_source
+from rcopt.study.trial_records import exact_trial, operating_point, trial_point, trial_source
+from rcopt.study.trials import Trials
 from rcopt.study.workers import places
 from rcopt.study.workers.claims import shared_lock
 from rcopt.study.workers.outages import Patience
@@ -262,7 +264,7 @@ class Runner:
             self._save(self._current())
             self._saved_stages = len(self._pool)
 
-    def _propose(self, done: int) -> samplers.Proposal | None:
+    def _propose(self, done: int) -> Proposal | None:
         """Return what to do next; None after a pause if others are training all that is left."""
         try:
             if self._feasible():
@@ -292,7 +294,7 @@ class Runner:
         ]
         return any(left) if space.optional else all(left)
 
-    def _acceptable(self, proposal: samplers.Proposal) -> bool:
+    def _acceptable(self, proposal: Proposal) -> bool:
         return not any(key in self._failed or key in self._busy for key in proposal.stages)
 
     def _adopt(self, key: StageKey, *, wait: bool) -> bool:
@@ -347,7 +349,7 @@ class Runner:
         with self._stored.adding() as add:
             known = {_identity(t.user_attrs) for t in self._stored.all()}
             for point in (points[i] for i in chosen.tolist()):
-                trial = samplers.exact_trial(point, self._material.space)
+                trial = exact_trial(point, self._material.space)
                 if _identity(trial.user_attrs) not in known:
                     added.append(replace(point, trial=add(trial)))
         self._told = self._front
@@ -429,28 +431,6 @@ class Runner:
             experiment_id=self._run.experiment_id,
             timing="" if self._times is None else str(self._times),
         )
-
-
-def operating_point(
-    stages: Sequence[TrainedStage], rates: Sequence[float], rule: AnswerRule
-) -> OperatingPoint:
-    """Evaluate a proposal on validation.
-
-    Args:
-        stages: From cheap to costly.
-        rates: Deferral rate of each stage but the last, mapped to observed confidences.
-        rule: How probabilities become answers.
-    """
-    answers = stage_answers([t.predictions["validation"] for t in stages], rule)
-    thresholds = thresholds_for_rates(answers.confidence, rates)
-    cascade = Cascade(tuple(t.stage for t in stages), thresholds)
-    return OperatingPoint(
-        cascade=cascade,
-        validation=evaluate_stages(
-            answers.confidence, answers.correct, cascade.stages, thresholds
-        ),
-        source="sampled",
-    )
 
 
 def _stage_keys(trial: FrozenTrial) -> list[StageKey]:

@@ -7,61 +7,20 @@ worker and the trial's place, not from what a process did before.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-)
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.core.cascade import OperatingPoint
-from rcopt.study.trials import DIRECTIONS, trial_attributes
+from rcopt.study.space import NONE, Proposal, Space
+from rcopt.study.trial_records import DIRECTIONS, trial_attributes
 
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
-
-#: Leaves a resolution out.
-NONE = "none"
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a trial chooses among.
-
-    Attributes:
-        backbones: For each resolution, rising, the backbones ordered by depth.
-        optional: Whether a resolution may be left out.
-    """
-
-    backbones: Mapping[int, tuple[str, ...]]
-    optional: bool
-
-    def choices(self, resolution: int) -> CategoricalDistribution:
-        """Return the distribution of ``backbone.<resolution>``."""
-        names = self.backbones[resolution]
-        return CategoricalDistribution((*names, NONE) if self.optional else names)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What a sampler asks to be evaluated.
-
-    Attributes:
-        number: Its number in the in-memory mirror, not in the storage.
-        stages: (resolution, backbone) from cheap to costly, at least one.
-        deferral_rates: One for each stage but the last.
-    """
-
-    number: int
-    stages: tuple[tuple[int, str], ...]
-    deferral_rates: tuple[float, ...]
 
 
 class Sampler:
@@ -159,31 +118,6 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return GPSampler(seed=seed, deterministic_objective=True)
     return TPESampler(seed=seed)
-
-
-def exact_trial(point: OperatingPoint, space: Space) -> FrozenTrial:
-    """Return a point of the exact front as a finished trial of the study.
-
-    Its deferral rates are those observed on validation, so the sampler can learn from it.
-    """
-    stages = {stage.resolution: stage.backbone for stage in point.cascade.stages}
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    for resolution in space.backbones:
-        key = f"backbone.{resolution}"
-        params[key] = stages.get(resolution, NONE)
-        distributions[key] = space.choices(resolution)
-    rates = point.validation.deferral_rates
-    for stage, rate in zip(point.cascade.stages[:-1], rates, strict=True):
-        key = f"deferral_rate.{stage.resolution}"
-        params[key] = 0.0 if np.isnan(rate) else rate
-        distributions[key] = FloatDistribution(0.0, 1.0)
-    return create_trial(
-        values=(point.validation.accuracy, point.validation.cost),
-        params=params,
-        distributions=distributions,
-        user_attrs=trial_attributes(point, "exact"),
-    )
 
 
 class _RepeatableNSGAII(NSGAIISampler):

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, suppress
 from rcopt import tracking
 from rcopt.errors import WorkError
 from rcopt.processes import this_owner
+from rcopt.study.file import Study
 from rcopt.study.results import Results
-from rcopt.study.settings import Study
 from rcopt.study.stages.base import Material
 from rcopt.study.workers import places
 from rcopt.study.workers.claims import shared_lock

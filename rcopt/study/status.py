@@ -5,10 +5,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from rcopt.errors import InputError
+from rcopt.study.file import Study
 from rcopt.study.results import Results, load_results
-from rcopt.study.settings import Study
-from rcopt.study.stages.base import known_macs
-from rcopt.study.trials import Failure, Trials, trial_source
+from rcopt.study.stages.trainable import known_macs
+from rcopt.study.trial_records import trial_source
+from rcopt.study.trials import Failure, Trials
 from rcopt.study.workers import places
 from rcopt.study.workers.claims import open_claims
 

@@ -29,9 +29,9 @@ from rcopt.core.cascade import evaluate
 from rcopt.core.evaluations import outcomes
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.study.runner import operating_point
-from rcopt.study.samplers import Proposal, Sampler, SamplerName
-from rcopt.study.trials import DIRECTIONS
+from rcopt.study.samplers import Sampler, SamplerName
+from rcopt.study.space import Proposal
+from rcopt.study.trial_records import DIRECTIONS, operating_point
 from tests.support.simulated import simulated_stages
 
 

@@ -29,7 +29,7 @@ COMMAND = ("run", "tiny", "--format", "json")
 
 #: Before which call a command stands still when the signal comes.
 TRAINING = "rcopt.models.training:save_checkpoint:2"  # a first epoch is saved, a second is done
-PREDICTION = "rcopt.models.training:predict:2"
+PREDICTION = "rcopt.models.prediction:predict:2"
 PUBLICATION = "rcopt.tracking:Tracker.upload:2"  # predictions are stored, weights are not
 BETWEEN_TRIALS = "rcopt.study.samplers:Sampler.learn:2"
 AFTER_A_TRIAL = (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rcopt.cli import tables
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
-from rcopt.models.backbones import NAMES
+from rcopt.models.families import NAMES
 from rcopt.study.results import Results, StageSummary
 
 

@@ -17,7 +17,8 @@ from rcopt.core.answers import (
     stage_answers,
 )
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.core.predictions import Predictions, Split, confidence
+from rcopt.core.confidences import confidence
+from rcopt.core.predictions import Predictions, Split
 
 
 def simulated(

@@ -12,9 +12,10 @@ from tests.support.mapped_memory import needs_linux, resident_bytes
 from PIL import Image
 
 from rcopt.compat import import_torchvision
-from rcopt.data import loading
+from rcopt.data import decoded
 from rcopt.data.images import decode
-from rcopt.data.loading import Dataset, load_data, release
+from rcopt.data.dataset import Dataset, release
+from rcopt.data.loading import load_data
 from rcopt.errors import InputError, WorkError
 
 
@@ -124,7 +125,7 @@ def test_pictures_are_decoded_only_once(root: Path, monkeypatch: pytest.MonkeyPa
     def never(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(loading, "decode", never)
+    monkeypatch.setattr(decoded, "decode", never)
     again = load(root)
     assert again.digest == first.digest
     with pytest.raises(AssertionError, match="decoded again"):
@@ -238,7 +239,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loading, "_write_base", full)
+    monkeypatch.setattr(decoded, "_write_base", full)
     with pytest.raises(InputError, match=r"cache: no space left on the disk \(0\.0 GB needed\)"):
         load(root)
     assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock"}

@@ -8,17 +8,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rcopt.compat import import_torchvision
 from rcopt.errors import InputError, WorkError
-from rcopt.models import backbones
-from rcopt.models.backbones import Cost, build, by_depth, count_macs, parse, short_name
+from rcopt.models import families
+from rcopt.models.backbones import build
+from rcopt.models.families import by_depth, parse, short_name
+from rcopt.models.macs import Cost, count_macs
 
 
-@pytest.mark.parametrize("name", backbones.NAMES)
+@pytest.mark.parametrize("name", families.NAMES)
 def test_every_known_name_is_parsed_to_itself(name: str) -> None:
     assert parse(name).name == name
 
 
 def test_parse_reads_family_size_and_stem() -> None:
-    assert parse("resnet50-s2") == backbones.Backbone("resnet50-s2", "resnet-s2", 50, 2)
+    assert parse("resnet50-s2") == families.Backbone("resnet50-s2", "resnet-s2", 50, 2)
     assert parse("mobilenet_v2-1.0") == parse("mobilenet_v2")
     assert parse("mobilenet_v2-0.50").name == "mobilenet_v2-0.5"
 

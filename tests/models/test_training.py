@@ -10,20 +10,16 @@ import torch
 from torch import nn
 
 from rcopt.data import images
-from rcopt.data.loading import Dataset
+from rcopt.data.dataset import Dataset
 from rcopt.errors import InputError, WorkError
+from rcopt.models import precision as precisions
 from rcopt.models import training
 from rcopt.models.backbones import build
-from rcopt.models.training import (
-    Recipe,
-    TrainingDiverged,
-    load_weights,
-    predict,
-    predict_batch,
-    resolve_precision,
-    save_weights,
-    train,
-)
+from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.prediction import predict, predict_batch, prediction_batch
+from rcopt.models.recipe import Recipe, Schedule
+from rcopt.models.training import TrainingDiverged, train
+from rcopt.models.weights import load_weights, save_weights
 from tests.support.mapped_memory import needs_linux, resident_bytes
 
 CPU = torch.device("cpu")
@@ -125,7 +121,7 @@ def test_a_real_backbone_trains_to_identical_weights_twice() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_an_interrupted_training_equals_an_undisturbed_one(
-    tmp_path: Path, stop_after: int, precision: training.Precision
+    tmp_path: Path, stop_after: int, precision: Precision
 ) -> None:
     squares, recipe = coloured_squares(), replace(RECIPE, epochs=4, precision=precision)
     whole = small_model()
@@ -271,7 +267,7 @@ def test_weight_decay_spares_norms_and_biases() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(
-    schedule: training.Schedule,
+    schedule: Schedule,
 ) -> None:
     recipe = replace(RECIPE, schedule=schedule, lr=0.4, warmup=0.25)
     rates = [training._lr(recipe, step, 400) for step in range(400)]
@@ -393,9 +389,9 @@ def test_predictions_are_of_the_split_in_order() -> None:
 
 
 def test_predictions_on_the_cpu_take_fewer_images_at_a_time_at_high_resolutions() -> None:
-    sizes = {r: training._prediction_batch(r, CPU) for r in (32, 96, 112, 224, 448, 4096)}
+    sizes = {r: prediction_batch(r, CPU) for r in (32, 96, 112, 224, 448, 4096)}
     assert sizes == {32: 256, 96: 256, 112: 256, 224: 64, 448: 16, 4096: 1}
-    assert training._prediction_batch(224, torch.device("cuda")) == 256
+    assert prediction_batch(224, torch.device("cuda")) == 256
 
 
 def test_predictions_do_not_depend_on_the_batch_size() -> None:
@@ -419,14 +415,14 @@ def test_predict_batch_needs_evaluation_mode() -> None:
 
 def test_auto_precision_follows_hardware_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     resnet, mobilenet = build("resnet18", 2), build("mobilenet_v2-0.25", 2)
-    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: True)
     assert resolve_precision("auto", resnet, "cpu") == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu") == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu", training_side=64) == "float32"
     assert resolve_precision("auto", resnet, "cpu", training_side=64) == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu", training_side=160) == "bfloat16"
     assert resolve_precision("bfloat16", mobilenet, "cpu", training_side=64) == "bfloat16"
-    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: False)
     assert resolve_precision("auto", resnet, "cpu") == "float32"
 
 
@@ -440,7 +436,7 @@ def test_auto_precision_follows_the_images_that_an_epoch_trains_with(
         seen.append((given[1].shape[-1], given[-1]))
         return gradients(*given)
 
-    monkeypatch.setattr(training, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(training, "_gradients", noted)
     recipe = replace(RECIPE, epochs=3, precision="auto", progressive=0.3)
     model = build("mobilenet_v2-0.25", 3)

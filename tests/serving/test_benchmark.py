@@ -5,15 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from rcopt.core.cascade import NEVER, Cascade, Stage
-from rcopt.serving.benchmark import (
-    Benchmark,
-    Latency,
-    Throughput,
-    benchmark,
-    describe,
-    stage_seconds,
-)
+from rcopt.serving.benchmark import Benchmark, Latency, Throughput, benchmark, describe
 from rcopt.serving.executor import CascadeExecutor
+from rcopt.serving.timing import stage_seconds
 
 STAGES = (Stage(8, "small", 10.0), Stage(16, "large", 100.0))
 
@@ -73,7 +67,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.calls: list[tuple[int, int]] = []
-        monkeypatch.setattr("rcopt.serving.benchmark.perf_counter", lambda: self.now)
+        monkeypatch.setattr("rcopt.serving.timing.perf_counter", lambda: self.now)
 
     def network(self, seconds_per_image: float) -> nn.Module:
         clock = self

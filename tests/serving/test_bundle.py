@@ -12,7 +12,8 @@ from rcopt.core.cascade import Stage, exits
 from rcopt.core.predictions import Predictions
 from rcopt.errors import InputError
 from rcopt.files import digest
-from rcopt.models.training import load_weights, predict_batch
+from rcopt.models.prediction import predict_batch
+from rcopt.models.weights import load_weights
 from rcopt.serving.bundle import DESCRIPTION, open_cascade, save_cascade
 from tests.support.packaging_helpers import (
     CLASSES,

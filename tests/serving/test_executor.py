@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from rcopt.core.answers import AnswerRule, Answers, stage_answers
 from rcopt.core.cascade import NEVER, Cascade, Stage, evaluate, exits
-from rcopt.core.predictions import Predictions, confidence
+from rcopt.core.confidences import confidence
+from rcopt.core.predictions import Predictions
 from rcopt.models.backbones import build
-from rcopt.models.training import Precision, predict_batch
+from rcopt.models.precision import Precision
+from rcopt.models.prediction import predict_batch
 from rcopt.serving.executor import CascadeExecutor, CascadeOutput
 
 CLASSES = 4

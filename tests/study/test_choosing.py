@@ -12,8 +12,8 @@ from rcopt.errors import InputError
 from rcopt.serving.pictures import predict_files
 from rcopt.serving.registry import load_cascade
 from rcopt.study.choosing import Choice, Wish, select
+from rcopt.study.file import Study, load_study
 from rcopt.study.run_study import front
-from rcopt.study.settings import Study, load_study
 from rcopt.study.stages.lookup import trained_stages
 from rcopt.tracking import open_tracker
 from tests.support.generated_images import make_images

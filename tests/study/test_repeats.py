@@ -3,10 +3,10 @@ import pytest
 from rcopt.cli.main import main
 from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
+from rcopt.study.file import Study, load_study
 from rcopt.study.repeats import accuracy_within, repeats
 from rcopt.study.results import load_results
 from rcopt.study.run_study import run
-from rcopt.study.settings import Study, load_study
 from tests.support.simulated import simulated_stages
 
 

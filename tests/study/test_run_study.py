@@ -16,10 +16,10 @@ from rcopt.core.predictions import Split
 from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError, WorkError
 from rcopt.progress import Progress
+from rcopt.study.file import Study, load_study
 from rcopt.study.run_study import front, run
-from rcopt.study.settings import Study, load_study
-from rcopt.study.stages.base import StoredPredictions
 from rcopt.study.stages.lookup import trained_stages
+from rcopt.study.stages.recorded import StoredPredictions
 from rcopt.study.status import status
 from rcopt.study.trials import Failure
 from rcopt.tracking import Tracker, open_tracker

@@ -11,8 +11,10 @@ from optuna.trial import TrialState, create_trial
 
 from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluation
 from rcopt.errors import InputError
-from rcopt.study.samplers import NONE, Proposal, Sampler, SamplerName, Space, exact_trial
-from rcopt.study.trials import Trials, trial_point, trial_source
+from rcopt.study.samplers import Sampler, SamplerName
+from rcopt.study.space import NONE, Proposal, Space
+from rcopt.study.trial_records import exact_trial, trial_point, trial_source
+from rcopt.study.trials import Trials
 
 SPACE = Space({8: ("small", "large"), 16: ("small", "large"), 32: ("small", "large")}, True)
 IDENTITY: Mapping[str, Any] = {"seed": 0, "stages.resolutions": [8, 16, 32], "training.lr": 0.1}

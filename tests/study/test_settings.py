@@ -11,20 +11,19 @@ from hypothesis import strategies as st
 
 from rcopt.errors import InputError
 from rcopt.files import digest
-from rcopt.models.training import Recipe
+from rcopt.models.recipe import Recipe
 from rcopt.redaction import has_login
+from rcopt.study.file import Study, load_study
 from rcopt.study.settings import (
     DataSettings,
     RecipeChanges,
     SearchSettings,
     StageSettings,
-    Study,
     StudySettings,
     TrackingSettings,
     TrainingSettings,
     flatten,
     identity,
-    load_study,
 )
 
 MINIMAL = '[stages]\nresolutions = [16, 32]\nbackbones = ["resnet18"]\n'

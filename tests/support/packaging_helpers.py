@@ -11,7 +11,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluate
 from rcopt.data.images import decode, stage_input
 from rcopt.models.backbones import build
-from rcopt.models.training import save_weights
+from rcopt.models.weights import save_weights
 from rcopt.serving.bundle import CascadePackage
 
 CLASSES = ("apple", "pear", "plum")

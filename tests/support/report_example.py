@@ -9,7 +9,7 @@ from rcopt.core.cascade import OperatingPoint
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.report_data import ReportData, StudyFacts, report_data
-from rcopt.study.runner import operating_point
+from rcopt.study.trial_records import operating_point
 from tests.support.simulated import simulated_stages
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rcopt.study.file import Study, load_study
 from rcopt.study.results import load_results
-from rcopt.study.settings import Study, load_study
 from rcopt.study.status import Status, status
-from rcopt.study.trials import Trials, trial_source
+from rcopt.study.trial_records import trial_source
+from rcopt.study.trials import Trials
 from rcopt.study.workers.claims import Claims, open_claims
 from rcopt.study.workers.places import workers
 from tests.support.study_helpers import (

@@ -643,7 +643,7 @@ def test_a_damaged_checkpoint_is_told_and_the_training_starts_over(
 
     one = ("--set", "stages.resolutions=[8]", "--set", "stages.backbones=['mobilenet_v2-0.1']")
     with monkeypatch.context() as patch:
-        patch.setattr("rcopt.models.training.predict", fail)
+        patch.setattr("rcopt.models.prediction.predict", fail)
         assert main(["run", "tiny", "--quiet", *one]) == 1
         assert "stopped here" in capsys.readouterr().err
     (path,) = (images / "mlruns" / "checkpoints").glob("*.safetensors")

@@ -22,7 +22,7 @@ import pytest
 from rcopt.cli.main import main
 from rcopt.errors import InputError
 from rcopt.files import digest, file_digest
-from rcopt.models.backbones import Cost
+from rcopt.models.macs import Cost
 from tests.support.damage import (
     damage_journal,
     damage_json,
@@ -191,10 +191,10 @@ def test_study_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise TrainingBeginsError("training would begin here")
 
-    monkeypatch.setattr("rcopt.study.stages.base.obtain_stage", stop)
+    monkeypatch.setattr("rcopt.study.stages.trainable.obtain_stage", stop)
     # Counting MACs takes longer than all the rest.
     monkeypatch.setattr("rcopt.models.backbones.build", lambda *_, **__: None)
-    monkeypatch.setattr("rcopt.models.backbones.count_macs", lambda *_: Cost(1_000_000, 1000))
+    monkeypatch.setattr("rcopt.models.macs.count_macs", lambda *_: Cost(1_000_000, 1000))
     write_study(both, TRAINED)
     assert "training would begin" in rcopt("run", "tiny", "--quiet").err
 

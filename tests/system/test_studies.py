@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rcopt.models.backbones import by_depth, parse
-from rcopt.study.settings import load_study
-from rcopt.study.stages.base import read_predictions
+from rcopt.models.families import by_depth, parse
+from rcopt.study.file import load_study
+from rcopt.study.stages.recorded import read_predictions
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.glob("*.toml"))

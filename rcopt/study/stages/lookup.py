@@ -7,9 +7,9 @@ from rcopt import tracking
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
+from rcopt.study.file import Study
 from rcopt.study.results import load_results
-from rcopt.study.settings import Study
-from rcopt.study.stages.base import read_predictions
+from rcopt.study.stages.recorded import read_predictions
 
 
 def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage]:

@@ -11,12 +11,12 @@ import numpy as np
 
 from rcopt.core.cascade import Stage
 from rcopt.errors import DAMAGE, InputError
-from rcopt.files import sealed, unsealed
+from rcopt.files import sealed, unsealed, write_whole
+from rcopt.models.devices import known_device
 from rcopt.progress import Progress
-from rcopt.study.settings import Study
-from rcopt.study.stages.base import Material, known_device
+from rcopt.study.file import Study
+from rcopt.study.stages.base import Material
 from rcopt.study.trials import Trials
-from rcopt.whole_files import write_whole
 
 FORMAT = "rcopt-latency-1"
 FILE = "latency.json"
@@ -193,7 +193,7 @@ def _measure(
     from torch import nn
 
     from rcopt.models.backbones import build
-    from rcopt.serving.benchmark import stage_seconds
+    from rcopt.serving.timing import stage_seconds
 
     untrained: dict[str, nn.Module] = {}
     for stage in stages:

@@ -19,14 +19,15 @@ from rcopt.errors import InputError, WorkError
 from rcopt.files import digest, file_digest
 from rcopt.models.allocation import memory_kept
 from rcopt.progress import Progress
-from rcopt.study.settings import Study, StudySettings
+from rcopt.study.file import Study
+from rcopt.study.settings import StudySettings
 from rcopt.study.workers.claims import ClaimLost, Claims
 from rcopt.study.workers.outages import Patience
 
 if TYPE_CHECKING:
-    from rcopt.data.loading import Dataset
-    from rcopt.models.backbones import Cost
-    from rcopt.models.training import Recipe
+    from rcopt.data.dataset import Dataset
+    from rcopt.models.macs import Cost
+    from rcopt.models.recipe import Recipe
 
 #: Raised when training or prediction change so that the same key no longer means the same.
 KEY_VERSION = 2
@@ -62,7 +63,7 @@ class Workshop:
 
 def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
     """Return the content key: same data, splits, resolution, backbone, recipe, seed, same key."""
-    from rcopt.models.backbones import parse
+    from rcopt.models.families import parse
 
     settings = workshop.study.settings
     name = parse(backbone).name
@@ -161,8 +162,12 @@ def _make(
     backbone: str,
     alive: Callable[[], None],
 ) -> TrainedStage:
-    from rcopt.models.backbones import build, count_macs
-    from rcopt.models.training import Recipe, predict, save_weights, train
+    from rcopt.models.backbones import build
+    from rcopt.models.macs import count_macs
+    from rcopt.models.prediction import predict
+    from rcopt.models.recipe import Recipe
+    from rcopt.models.training import train
+    from rcopt.models.weights import save_weights
 
     settings = workshop.study.settings
     dataset, progress = workshop.dataset, workshop.progress

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from rcopt.progress import Progress
-from rcopt.study.settings import Study
+from rcopt.study.file import Study
 from rcopt.study.workers.places import check_shareable
 
 #: Seconds that workers have to stop after a signal before they are killed.

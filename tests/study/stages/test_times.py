@@ -13,10 +13,10 @@ from rcopt.cli.main import main
 from rcopt.core.cascade import Stage
 from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
+from rcopt.study.file import Study, load_study
 from rcopt.study.front_by_cost import rank
 from rcopt.study.results import load_results
 from rcopt.study.run_study import front
-from rcopt.study.settings import Study, load_study
 from rcopt.study.stages.times import FILE, Conditions, StageTimes, stage_times
 from tests.support.simulated import simulated_stages
 from tests.support.study_helpers import (

@@ -13,10 +13,11 @@ from rcopt.cli.tables import status_table, status_tree
 from rcopt.core.cascade import Stage
 from rcopt.files import sealed
 from rcopt.processes import this_owner
+from rcopt.study.file import Study, load_study
 from rcopt.study.results import Results, StageSummary, save_results
-from rcopt.study.settings import Study, load_study
 from rcopt.study.status import Status, status
-from rcopt.study.trials import Failure, Trials, trial_source
+from rcopt.study.trial_records import trial_source
+from rcopt.study.trials import Failure, Trials
 from rcopt.study.workers.claims import Claims, open_claims
 from rcopt.study.workers.places import Place, Worker, join, workers
 from tests.support.sites import SPACE, NewSite, assert_complete, wait_until

@@ -1,0 +1,154 @@
+"""Options that several commands share."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rcopt.errors import InputError
+
+
+def command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    """Add a command that takes a study and ``--set``; return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=function)
+    parser.add_argument("study", help="study file, or the name of a started study")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a setting, such as data.root=images (repeatable)",
+    )
+    return parser
+
+
+def retry_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--retry-failed``."""
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try the stages again whose training failed too often",
+    )
+
+
+def choice_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """Add what may be asked of a choice."""
+    wish = parser.add_argument_group(title)
+    wish.add_argument(
+        "--max-flops", type=flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
+    )
+    wish.add_argument(
+        "--max-milliseconds", type=float, metavar="N", help="most mean time (cost = latency)"
+    )
+    wish.add_argument("--min-accuracy", type=float, metavar="SHARE", help="such as 0.9")
+    wish.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="SHARE",
+        help="against the best single stage: 0.01 is a point",
+    )
+    wish.add_argument("--knee", action="store_true", help="the front's bend")
+    wish.add_argument("--trial", type=int, metavar="N", help="what this trial found")
+    parser.add_argument(
+        "--certify",
+        type=float,
+        metavar="CONFIDENCE",
+        help="guarantee --max-drop with this confidence (0.9) on the calibration split",
+    )
+
+
+def wanted(arguments: argparse.Namespace) -> Any:
+    """Return what was asked of a choice."""
+    from dataclasses import fields
+
+    from rcopt.study.choosing import Wish
+
+    return Wish(**{field.name: getattr(arguments, field.name) for field in fields(Wish)})
+
+
+def cost_option(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ranking by another cost."""
+    cost = parser.add_argument_group("rank by another cost than the study's")
+    cost.add_argument(
+        "--cost",
+        choices=["flops", "latency"],
+        help="latency: each stage is timed on this machine, once",
+    )
+    cost.add_argument("--device", help="to time on: cpu, cuda:1 (default: the study's [latency])")
+    cost.add_argument("--batch-size", type=count, help="images per call (likewise; 1)")
+    cost.add_argument("--measure-again", action="store_true", help="do not use kept times")
+
+
+def ranked(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the study, and its front by the cost asked for, None if that is its own."""
+    from rcopt.study.file import load_study
+
+    given = {"device": arguments.device, "batch_size": arguments.batch_size}
+    timing = [f"latency.{key}={value}" for key, value in given.items() if value is not None]
+    study = load_study(arguments.study, [*arguments.overrides, *timing])
+    if arguments.cost != "latency" and (timing or arguments.measure_again):
+        raise InputError(
+            "--device, --batch-size and --measure-again say how to time: add --cost latency"
+        )
+    if arguments.cost is None:
+        return study, None
+    from rcopt.study.front_by_cost import rank
+
+    with shown_progress() as progress:
+        return study, rank(study, arguments.cost, again=arguments.measure_again, progress=progress)
+
+
+def output_format(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format``."""
+    parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+
+
+@contextmanager
+def shown_progress(quiet: bool = False) -> Iterator[Any]:
+    """Yield what shows progress, and end its bars whatever happens."""
+    from rcopt.cli.progress import Shown
+    from rcopt.progress import Progress
+
+    shown = Shown()
+    try:
+        yield Progress() if quiet else shown
+    finally:
+        shown.close()
+
+
+def wants(arguments: argparse.Namespace) -> bool:
+    """Return whether anything was asked of a choice."""
+    from dataclasses import fields
+
+    from rcopt.study.choosing import Wish
+
+    return any(getattr(arguments, field.name) != field.default for field in fields(Wish))
+
+
+def say(text: str) -> None:
+    """Tell something that is not the result; standard output stays clean for it."""
+    print(text, file=sys.stderr)
+
+
+def flops(text: str) -> float:
+    """Return a number of FLOPs that may have a unit: 900M, 1.2G."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    unit = units.get(text[-1:].upper(), 1.0)
+    try:
+        return float(text[:-1] if unit > 1 else text) * unit
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+
+
+def count(text: str) -> int:
+    """Return a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value

@@ -1,0 +1,117 @@
+"""Commands that search: run, train, worker."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rcopt.cli.arguments import say, shown_progress
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Start, continue or extend a study."""
+    from rcopt.cli import tables
+    from rcopt.study import run_study
+    from rcopt.study.file import load_study
+    from rcopt.study.results import well_spread
+
+    loaded = load_study(arguments.study, arguments.overrides)
+    with shown_progress(arguments.quiet) as progress:
+        if arguments.workers > 1:
+            from rcopt.study.workers.local import run_local_workers
+
+            run_local_workers(
+                loaded,
+                arguments.workers,
+                _worker_options(arguments),
+                progress=progress,
+            )
+        results = run_study.run(
+            loaded,
+            trials=arguments.trials,
+            # Those of local workers, who have had it already.
+            retry_failed=arguments.retry_failed and arguments.workers == 1,
+            progress=progress,
+        )
+    points = well_spread(results.points)
+    if arguments.format != "table":
+        print(
+            tables.front_json(points) if arguments.format == "json" else tables.front_csv(points)
+        )
+        return
+    print_front(results, points)
+    name = loaded.name
+    if not arguments.quiet:
+        from rcopt.tracking import view_link
+
+        uri = loaded.settings.tracking.uri
+        server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
+        report = "" if results.timing else f"      rcopt report {name}\n"
+        say(f"\nnext: rcopt status {name}\n{report}      rcopt ui {name}, then")
+        say(f"      {view_link(server, results.experiment_id)}")
+
+
+def train_command(arguments: argparse.Namespace) -> None:
+    """Train every stage of a study."""
+    from rcopt.study import run_study
+    from rcopt.study.file import load_study
+
+    first = load_study(arguments.study, arguments.overrides)
+    repeats = [first]
+    for number in range(1, arguments.seeds):
+        own = [f"name='{first.name}-{number}'", f"seed={first.settings.seed + number}"]
+        repeats.append(load_study(arguments.study, [*arguments.overrides, *own]))
+    for one in repeats:
+        with shown_progress(arguments.quiet) as progress:
+            results = run_study.run(one, every_stage=True, progress=progress)
+        print(f"{one.name}: seed {one.settings.seed}, {len(results.stages)} trained stages")
+    if arguments.quiet:
+        return
+    say(f"\nnext: rcopt front {first.name}\n      rcopt export {first.name} FOLDER")
+    if len(repeats) > 1:
+        say(f"      rcopt repeats {' '.join(one.name for one in repeats)}")
+
+
+def _worker_options(arguments: argparse.Namespace) -> list[str]:
+    options = [part for override in arguments.overrides for part in ("--set", override)]
+    if arguments.trials is not None:
+        options += ["--trials", str(arguments.trials)]
+    if arguments.retry_failed:
+        options.append("--retry-failed")
+    return options
+
+
+def worker_command(arguments: argparse.Namespace) -> None:
+    """Join a running study."""
+    from rcopt.study import run_study
+    from rcopt.study.file import load_study
+
+    overrides = list(arguments.overrides)
+    if arguments.device is not None:
+        overrides.append(f"training.device={arguments.device}")
+    loaded = load_study(arguments.study, overrides)
+    with shown_progress(arguments.quiet) as progress:
+        results = run_study.run(
+            loaded,
+            trials=arguments.trials,
+            retry_failed=arguments.retry_failed,
+            progress=progress,
+        )
+    if not arguments.quiet:
+        say(
+            f"{loaded.name}: {results.sampled} trials, {len(results.stages)} stages, "
+            f"{len(results.points)} points on the front; next: rcopt front {loaded.name}"
+        )
+
+
+def print_front(results: Any, points: Sequence[Any]) -> None:
+    """Print a front as a table."""
+    from rcopt.cli import tables
+
+    sizes = ", ".join(f"{count} {split}" for split, count in results.split_sizes.items() if count)
+    kind = "exact front" if results.exact else "front"
+    print(
+        f"{results.study}: {kind}, picked on validation, reported on test\n"
+        f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
+        f"images: {sizes}\n" + (f"ms an image: {results.timing}\n" if results.timing else "")
+    )
+    print(tables.front_table(points))

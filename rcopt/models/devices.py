@@ -1,0 +1,29 @@
+"""Devices by name."""
+
+from rcopt.errors import InputError
+
+
+def known_device(setting: str, name: str) -> str:
+    """Return the device that a setting names, ``auto`` resolved.
+
+    Raises:
+        InputError: If it is none, or is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name)
+    except RuntimeError:
+        kind = None
+    if kind is None or kind.type not in ("cpu", "cuda"):
+        raise InputError(f"{setting}: {name!r} is no device; use auto, cpu, cuda:0")
+    if kind.type == "cuda" and (
+        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"{setting}: {name} is not there ({torch.cuda.device_count()} CUDA devices); "
+            "use auto or cpu"
+        )
+    return name

@@ -1,0 +1,173 @@
+"""Stages that are trained on demand."""
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rcopt import tracking
+from rcopt.core.cascade import Stage
+from rcopt.core.cost import flops_from_macs
+from rcopt.core.predictions import SPLITS
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.errors import DAMAGE, InputError
+from rcopt.files import sealed, unsealed, write_whole
+from rcopt.models.devices import known_device
+from rcopt.progress import Progress
+from rcopt.study.file import Study
+from rcopt.study.space import Space
+from rcopt.study.stages.base import DataSummary, StageKey
+from rcopt.study.stages.train_once import (
+    Origin,
+    Workshop,
+    claim_name,
+    obtain_stage,
+    weights_identity,
+)
+from rcopt.study.workers.claims import Claims
+from rcopt.study.workers.outages import Patience
+
+if TYPE_CHECKING:
+    from rcopt.data.dataset import Dataset
+
+
+class TrainableStages:
+    """Stages of a data set of images, trained on demand, each once ever."""
+
+    def __init__(
+        self,
+        study: Study,
+        tracker: tracking.Tracker,
+        progress: Progress,
+        claims: Claims,
+        patience: Patience,
+    ) -> None:
+        from rcopt.models.families import by_depth, parse
+
+        settings = study.settings
+        table: dict[int, tuple[str, ...]] = {}
+        for resolution, names in settings.stages.table().items():
+            try:
+                table[resolution] = by_depth(tuple(parse(name).name for name in names))
+            except InputError as error:
+                raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
+        every = [f"{name}@{resolution}" for resolution in table for name in table[resolution]]
+        for pattern in settings.training.override:
+            if not any(fnmatchcase(name, pattern) for name in every):
+                raise InputError(
+                    f"{study.file.name}: training.override: {pattern!r} matches none of the "
+                    f"stages, which are {', '.join(every)}"
+                )
+        self._space = Space(table, settings.stages.optional)
+        self._device = known_device("training.device", settings.training.device)
+        weights_identity(study)
+        dataset = open_dataset(study, progress)
+        self._workshop = Workshop(
+            study=study,
+            dataset=dataset,
+            tracker=tracker,
+            claims=claims,
+            patience=patience,
+            progress=progress,
+            device=self._device,
+        )
+        self._data = DataSummary(
+            name=dataset.name,
+            classes=dataset.classes,
+            split_sizes={s: len(dataset.splits[s]) for s in SPLITS if s in dataset.splits},
+            digest=dataset.digest,
+            split_digest=dataset.split_digest,
+            source=settings.data.source,
+        )
+        self._costs = _count(study, table, len(dataset.classes), progress)
+        self._claimed_as = {key: claim_name(self._workshop, *key) for key in self._costs}
+
+    @property
+    def space(self) -> Space:
+        """What may be asked for."""
+        return self._space
+
+    @property
+    def data(self) -> DataSummary:
+        """What the numbers are measured on."""
+        return self._data
+
+    @property
+    def costs(self) -> Mapping[StageKey, Stage]:
+        """Every stage of the space with its FLOPs."""
+        return self._costs
+
+    def obtain(
+        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
+    ) -> tuple[TrainedStage, Origin] | None:
+        """Return a stage from the store, or train it and store it."""
+        return obtain_stage(self._workshop, run, *key, wait=wait)
+
+    def busy(self) -> frozenset[StageKey]:
+        """Return the stages that some worker is training now."""
+        held = {holder.key for holder in self._workshop.claims.held()}
+        return frozenset(key for key, name in self._claimed_as.items() if name in held)
+
+
+def open_dataset(study: Study, progress: Progress) -> "Dataset":
+    """Load the images of a study, decoding them the first time.
+
+    Raises:
+        InputError: If they cannot be used, or the study has none (``source = "predictions"``).
+    """
+    from rcopt.data.loading import load_data
+
+    settings = study.settings
+    source = settings.data.source
+    if source == "predictions":
+        raise InputError(f"{study.name}: it rests on stored predictions and has no images")
+    return load_data(
+        source,
+        root=study.root,
+        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        validation=settings.data.validation,
+        calibration=settings.data.calibration,
+        test=settings.data.test,
+        seed=settings.seed,
+        cache=study.project / "mlruns" / "data",
+        progress=lambda done, total: progress.count("decode images", done, total),
+    )
+
+
+def _count(
+    study: Study, table: Mapping[int, tuple[str, ...]], n_classes: int, progress: Progress
+) -> dict[StageKey, Stage]:
+    """Return the FLOPs of every stage of the space; counted once, kept in the study's folder."""
+    path = _macs_file(study)
+    known = known_macs(study)
+    names = [(r, b) for r, backbones in table.items() for b in backbones]
+    missing = [key for key in names if f"{key[1]}@{key[0]}/{n_classes}" not in known]
+    for done, (resolution, backbone) in enumerate(missing, 1):
+        from rcopt.models.backbones import build
+        from rcopt.models.macs import count_macs
+
+        cost = count_macs(build(backbone, n_classes), resolution)
+        known[f"{backbone}@{resolution}/{n_classes}"] = cost.macs
+        progress.count("count MACs", done, len(missing))
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(sealed({"macs": known}), indent=1).encode())
+    return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+
+
+def known_macs(study: Study) -> dict[str, int]:
+    """Return the MACs counted so far, by ``backbone@resolution/classes``.
+
+    Those in a damaged file are counted again when a study is next run.
+    """
+    try:
+        kept = unsealed(json.loads(_macs_file(study).read_text(encoding="utf-8")))
+        known: dict[str, int] = kept["macs"]
+        return known
+    except (OSError, *DAMAGE):
+        return {}
+
+
+def _macs_file(study: Study) -> Path:
+    return study.folder / "macs.json"
