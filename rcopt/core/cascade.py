@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 NEVER = float(np.nextafter(1.0, 2.0))
 
 Source = Literal["sampled", "exact"]
+
+
+class StageId(NamedTuple):
+    """What a stage is called: one backbone at one resolution, in pixels."""
+
+    resolution: int
+    backbone: str
+
+    @property
+    def name(self) -> str:
+        """``backbone@resolution``."""
+        return f"{self.backbone}@{self.resolution}"
 
 
 @dataclass(frozen=True)
@@ -36,9 +48,14 @@ class Stage:
         return self.flops if self.milliseconds is None else self.milliseconds
 
     @property
+    def id(self) -> StageId:
+        """The stage without its cost."""
+        return StageId(self.resolution, self.backbone)
+
+    @property
     def name(self) -> str:
         """``backbone@resolution``."""
-        return f"{self.backbone}@{self.resolution}"
+        return self.id.name
 
 
 @dataclass(frozen=True)
