@@ -1,0 +1,1 @@
+"""Images and stored predictions, read into arrays."""

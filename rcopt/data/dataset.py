@@ -1,0 +1,72 @@
+"""A data set in memory: base images, labels, splits."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numpy.typing import NDArray
+from rcopt.core.predictions import Split
+import hashlib
+import json
+import mmap
+import numpy as np
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures at one base resolution, with their classes and splits.
+
+    Attributes:
+        name: Of the source.
+        classes: C readable names; labels index them.
+        base: (N, S, S, 3) uint8, read only, memory-mapped where it comes from files.
+        labels: (N,) int64.
+        images: N names such as ``val/church/17.JPEG``.
+        splits: Rising indices of the images of each split; disjoint.
+        digest: Hex digest of classes, names, labels, pixels and S.
+        split_digest: Hex digest of the splits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    base: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    images: tuple[str, ...]
+    splits: Mapping[Split, NDArray[np.int64]]
+    digest: str
+    split_digest: str
+
+    @property
+    def base_side(self) -> int:
+        """S, the side of the base images in pixels."""
+        return int(self.base.shape[1])
+
+
+def release(base: NDArray[np.uint8]) -> None:
+    """Let go of what reading mapped pictures has left in this process's memory.
+
+    They stay in the system's cache of files for as long as it has room, so that reading them
+    again costs next to nothing. Without this, an epoch would leave the whole data set in the
+    process. Arrays that are not mapped, and systems that cannot do it, are left alone.
+
+    Args:
+        base: Of a `Dataset`.
+    """
+    mapped = base.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    classes: tuple[str, ...]
+    base: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    images: tuple[str, ...]
+    held_out: NDArray[np.bool_]
+    pixel_digest: str
+
+
+def parts_digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()

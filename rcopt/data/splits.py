@@ -1,0 +1,47 @@
+"""Deal the held-out images out to validation, calibration and test."""
+
+from collections.abc import Mapping
+from numpy.typing import NDArray
+from rcopt.core.predictions import Split
+from rcopt.data.dataset import Pictures
+from rcopt.errors import InputError
+import math
+import numpy as np
+
+def check_shares(shares: Mapping[Split, float]) -> None:
+    for name, share in shares.items():
+        least = "at least 0" if name == "calibration" else "above 0"
+        if not (0 <= share <= 1) or (share == 0 and name != "calibration"):
+            raise InputError(f"[data] {name} must be {least} and at most 1, got {share}")
+    total = math.fsum(shares.values())
+    if total > 1 + 1e-9:
+        raise InputError(
+            f"[data] validation + calibration + test must be at most 1, got {total:g}; "
+            "make one smaller, or the splits would overlap"
+        )
+
+
+def held_out_splits(
+    pictures: Pictures, shares: Mapping[Split, float], seed: int
+) -> dict[Split, NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    parts: dict[Split, list[NDArray[np.int64]]] = {name: [] for name in shares}
+    for label, class_name in enumerate(pictures.classes):
+        held_out = np.flatnonzero(pictures.held_out & (pictures.labels == label))
+        dealt = rng.permutation(held_out)
+        # Ends are rounded, not sizes: shares that sum to 1 then use every picture.
+        ends = np.cumsum(list(shares.values())) * len(dealt)
+        start = 0
+        for (name, share), end in zip(shares.items(), np.rint(ends).astype(int), strict=True):
+            if share > 0 and end <= start:
+                raise InputError(
+                    f"[data] {name} = {share:g} leaves class {class_name!r} without an image "
+                    f"(it has {len(dealt)} held out); raise the share or add images"
+                )
+            parts[name].append(dealt[start:end])
+            start = end
+    splits: dict[Split, NDArray[np.int64]] = {"train": np.flatnonzero(~pictures.held_out)}
+    splits |= {name: np.sort(np.concatenate(chosen)) for name, chosen in parts.items()}
+    for indices in splits.values():
+        indices.setflags(write=False)
+    return splits
