@@ -9,10 +9,8 @@ from typing import Any
 from rcopt.errors import InputError
 
 
-def command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    """Add a command that takes a study and ``--set``; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=function)
+def study_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the study that a command is about, and ``--set``."""
     parser.add_argument("study", help="study file, or the name of a started study")
     parser.add_argument(
         "--set",
@@ -22,7 +20,6 @@ def command(commands: Any, name: str, function: Any, text: str) -> argparse.Argu
         default=[],
         help="override a setting, such as data.root=images (repeatable)",
     )
-    return parser
 
 
 def retry_option(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +40,18 @@ def choice_options(parser: argparse.ArgumentParser, title: str) -> None:
     wish.add_argument(
         "--max-milliseconds", type=float, metavar="N", help="most mean time (cost = latency)"
     )
-    wish.add_argument("--min-accuracy", type=float, metavar="SHARE", help="such as 0.9")
+    wish.add_argument("--min-accuracy", type=share, metavar="SHARE", help="such as 0.9 or 90%%")
     wish.add_argument(
         "--max-drop",
-        type=float,
+        type=share,
         metavar="SHARE",
-        help="against the best single stage: 0.01 is a point",
+        help="accuracy given up against the best single stage: 0.01 or 1%%",
     )
-    wish.add_argument("--knee", action="store_true", help="the front's bend")
-    wish.add_argument("--trial", type=int, metavar="N", help="what this trial found")
+    wish.add_argument("--knee", action="store_true", help="the knee point of the front")
+    wish.add_argument("--trial", type=int, metavar="N", help="the configuration of trial N")
     parser.add_argument(
         "--certify",
-        type=float,
+        type=share,
         metavar="CONFIDENCE",
         help="guarantee --max-drop with this confidence (0.9) on the calibration split",
     )
@@ -131,6 +128,36 @@ def wants(arguments: argparse.Namespace) -> bool:
 def say(text: str) -> None:
     """Tell something that is not the result; standard output stays clean for it."""
     print(text, file=sys.stderr)
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, where stages are trained."""
+    parser.add_argument("--device", help="where to train: cpu, cuda:1 (one worker per GPU)")
+
+
+def overrides(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings that the command line overrides, ``--device`` among them."""
+    given = list(arguments.overrides)
+    if arguments.device is not None:
+        given.append(f"training.device={arguments.device}")
+    return given
+
+
+def share(text: str) -> float:
+    """Return a share of 1, given as such or in percent: 0.97, 97%."""
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a share such as 0.97 or 97%, got {text!r}"
+        ) from None
+    if not 0 <= value <= 1:
+        meant = f"; did you mean {value:g}%?" if 1 < value <= 100 and not percent else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a share from 0 to 1 or a percentage such as 97%, got {text!r}{meant}"
+        )
+    return value
 
 
 def flops(text: str) -> float:

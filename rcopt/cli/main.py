@@ -10,25 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+import rcopt
 from rcopt import interruption
-from rcopt.cli.arguments import (
-    choice_options,
-    command,
-    cost_option,
-    count,
-    output_format,
-    retry_option,
-)
-from rcopt.cli.models import bench_command, predict_command, select_command
-from rcopt.cli.run import run_command, train_command, worker_command
-from rcopt.cli.show import (
-    export_command,
-    front_command,
-    repeats_command,
-    report_command,
-    status_command,
-    ui_command,
-)
+from rcopt.cli import models, run, show
+from rcopt.cli.arguments import study_argument
+from rcopt.cli.command import Command
 from rcopt.errors import InputError, WorkError
 from rcopt.redaction import one_line
 
@@ -44,11 +30,17 @@ A study is named by its file or, once started, by its name.
 exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted (state kept)"""
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Of the modules that hold them, in the order of ``rcopt --help``.
+COMMANDS: tuple[Command, ...] = (*run.COMMANDS, *show.COMMANDS, *models.COMMANDS)
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
+    _open_streams()
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name need not be text, and the terminal may not know every letter. By lines,
@@ -64,6 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "\nrcopt: interrupted; what is done is kept, the same command goes on", file=sys.stderr
         )
         return 130
+
+
+def _open_streams() -> None:
+    """Put the null device where a standard stream is closed.
+
+    The next file that is opened would otherwise take its number, and what libraries write to
+    standard error would land in that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 @contextmanager
@@ -129,110 +138,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"rcopt {rcopt.__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    run = command(commands, "run", run_command, "start, continue or extend a study")
-    run.add_argument(
-        "--trials", type=count, help="the study's total of trials (default: the file's)"
-    )
-    run.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    run.add_argument(
-        "--workers", type=count, default=1, metavar="N", help="local processes that share it"
-    )
-    retry_option(run)
-    output_format(run)
-
-    worker = command(commands, "worker", worker_command, "help with a study, beside other workers")
-    worker.add_argument("--trials", type=count, help="the study's total, over all workers")
-    worker.add_argument("--device", help="where to train: cpu, cuda:1 (one worker per GPU)")
-    worker.add_argument("--quiet", action="store_true", help="only errors")
-    retry_option(worker)
-
-    train = command(
-        commands,
-        "train",
-        train_command,
-        "train every stage there is, not only what trials ask for",
-    )
-    train.add_argument(
-        "--seeds",
-        type=count,
-        default=1,
-        metavar="N",
-        help="N studies: the file's seed, then NAME-1 with the next one, and so on",
-    )
-    train.add_argument("--quiet", action="store_true", help="no progress, only the result")
-
-    status = command(commands, "status", status_command, "what is done, and how close to exact")
-    status.add_argument("--format", choices=["table", "json"], default="table")
-
-    front = command(
-        commands, "front", front_command, "the validation-picked front with test numbers"
-    )
-    front.add_argument("--all", action="store_true", help="every point, not about 20 spread ones")
-    cost_option(front)
-    output_format(front)
-
-    select = command(commands, "select", select_command, "pick one configuration of the front")
-    choice_options(select, "what to pick by (exactly one)")
-    cost_option(select)
-    select.add_argument(
-        "--register", metavar="NAME", help="make it version N of this MLflow model"
-    )
-    select.add_argument("--format", choices=["table", "json"], default="table")
-
-    predict = commands.add_parser(
-        "predict", help="run a registered cascade on pictures, with real early exits"
-    )
-    predict.set_defaults(command=predict_command)
-    predict.add_argument("model", help="registered NAME, NAME@ALIAS, NAME/VERSION, or a folder")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
-    predict.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
-    predict.add_argument("--uri", help="the MLflow store (default: this project's)")
-    output_format(predict)
-
-    bench = commands.add_parser(
-        "bench", help="time a registered or selected cascade and its top stage on this machine"
-    )
-    bench.set_defaults(command=bench_command)
-    bench.add_argument("model", help="as for predict; with a wish below, a study to pick from")
-    bench.add_argument("images", help="folder of pictures like those it will see")
-    bench.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
-    bench.add_argument("--uri", help="the MLflow store (default: this project's)")
-    bench.add_argument("--count", type=count, default=256, help="pictures to take")
-    bench.add_argument(
-        "--batch-sizes",
-        type=count,
-        nargs="+",
-        default=[1, 8, 64, 256],
-        metavar="N",
-        help="to measure throughput at (default: 1 8 64 256)",
-    )
-    choice_options(bench, "pick a cascade of a study, as rcopt select does (at most one)")
-
-    report = command(
-        commands, "report", report_command, "one self-contained page with the figures"
-    )
-    report.add_argument("--output", metavar="FOLDER", help="default: reports/STUDY")
-
-    repeats = commands.add_parser(
-        "repeats", help="the median front and its band over studies that differ in their seed"
-    )
-    repeats.set_defaults(command=repeats_command)
-    repeats.add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
-    repeats.add_argument("--format", choices=["table", "json"], default="table")
-
-    export = command(commands, "export", export_command, "write a study's predictions for others")
-    export.add_argument("folder", help="gets one file per stage; source = 'predictions' reads it")
-
-    ui = commands.add_parser("ui", help="the MLflow UI on this project's store, on loopback")
-    ui.set_defaults(command=ui_command)
-    ui.add_argument("study", nargs="?", help="open on this study's front")
-    ui.add_argument("--port", type=int, default=5000, help="the next free one if it is in use")
-    ui.add_argument("--host", default="127.0.0.1", help="loopback unless told otherwise")
-    ui.add_argument("--dashboard", action="store_true", help="optuna-dashboard beside it")
-    ui.add_argument("--no-browser", action="store_true", help="only print the link")
+    for one in COMMANDS:
+        own: argparse.ArgumentParser = commands.add_parser(
+            one.name, help=one.summary, description=one.summary
+        )
+        own.set_defaults(command=one.run)
+        # After the command too; left out there, what stands before it holds.
+        own.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        if one.takes_study:
+            study_argument(own)
+        one.options(own)
     return parser
 
 

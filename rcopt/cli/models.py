@@ -4,7 +4,17 @@ import argparse
 import sys
 from typing import Any
 
-from rcopt.cli.arguments import ranked, say, wanted, wants
+from rcopt.cli.arguments import (
+    choice_options,
+    cost_option,
+    count,
+    output_format,
+    ranked,
+    say,
+    wanted,
+    wants,
+)
+from rcopt.cli.command import Command
 
 
 def select_command(arguments: argparse.Namespace) -> None:
@@ -101,3 +111,61 @@ def _loaded(arguments: argparse.Namespace) -> Any:
     project, uri = load_project()
     tracker = open_tracker(arguments.uri or uri, project)
     return load_cascade(arguments.model, tracker, device=arguments.device)
+
+
+def _select_options(parser: argparse.ArgumentParser) -> None:
+    choice_options(parser, "what to pick by (exactly one)")
+    cost_option(parser)
+    parser.add_argument(
+        "--register", metavar="NAME", help="make it version N of this MLflow model"
+    )
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    parser.add_argument("--uri", help="the MLflow store (default: this project's)")
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="registered NAME, NAME@ALIAS, NAME/VERSION, or a folder")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files or folders")
+    _model_options(parser)
+    output_format(parser)
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", help="as for predict; with one of the options below, a study to pick from"
+    )
+    parser.add_argument("images", help="folder of pictures like those it will see")
+    _model_options(parser)
+    parser.add_argument("--count", type=count, default=256, help="pictures to take")
+    parser.add_argument(
+        "--batch-sizes",
+        type=count,
+        nargs="+",
+        default=[1, 8, 64, 256],
+        metavar="N",
+        help="to measure throughput at (default: 1 8 64 256)",
+    )
+    choice_options(parser, "pick a cascade of a study, as rcopt select does (at most one)")
+
+
+COMMANDS = (
+    Command("select", "pick one configuration of the front", select_command, _select_options),
+    Command(
+        "predict",
+        "run a registered cascade on pictures, with real early exits",
+        predict_command,
+        _predict_options,
+        takes_study=False,
+    ),
+    Command(
+        "bench",
+        "time a registered or selected cascade and its top stage on this machine",
+        bench_command,
+        _bench_options,
+        takes_study=False,
+    ),
+)

@@ -4,7 +4,16 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from rcopt.cli.arguments import say, shown_progress
+from rcopt.cli.arguments import (
+    count,
+    device_option,
+    output_format,
+    overrides,
+    retry_option,
+    say,
+    shown_progress,
+)
+from rcopt.cli.command import Command
 
 
 def run_command(arguments: argparse.Namespace) -> None:
@@ -14,7 +23,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     from rcopt.study.file import load_study
     from rcopt.study.results import well_spread
 
-    loaded = load_study(arguments.study, arguments.overrides)
+    loaded = load_study(arguments.study, overrides(arguments))
     with shown_progress(arguments.quiet) as progress:
         if arguments.workers > 1:
             from rcopt.study.workers.local import run_local_workers
@@ -55,11 +64,12 @@ def train_command(arguments: argparse.Namespace) -> None:
     from rcopt.study import run_study
     from rcopt.study.file import load_study
 
-    first = load_study(arguments.study, arguments.overrides)
+    given = overrides(arguments)
+    first = load_study(arguments.study, given)
     repeats = [first]
     for number in range(1, arguments.seeds):
         own = [f"name='{first.name}-{number}'", f"seed={first.settings.seed + number}"]
-        repeats.append(load_study(arguments.study, [*arguments.overrides, *own]))
+        repeats.append(load_study(arguments.study, [*given, *own]))
     for one in repeats:
         with shown_progress(arguments.quiet) as progress:
             results = run_study.run(one, every_stage=True, progress=progress)
@@ -72,7 +82,7 @@ def train_command(arguments: argparse.Namespace) -> None:
 
 
 def _worker_options(arguments: argparse.Namespace) -> list[str]:
-    options = [part for override in arguments.overrides for part in ("--set", override)]
+    options = [part for override in overrides(arguments) for part in ("--set", override)]
     if arguments.trials is not None:
         options += ["--trials", str(arguments.trials)]
     if arguments.retry_failed:
@@ -85,10 +95,7 @@ def worker_command(arguments: argparse.Namespace) -> None:
     from rcopt.study import run_study
     from rcopt.study.file import load_study
 
-    overrides = list(arguments.overrides)
-    if arguments.device is not None:
-        overrides.append(f"training.device={arguments.device}")
-    loaded = load_study(arguments.study, overrides)
+    loaded = load_study(arguments.study, overrides(arguments))
     with shown_progress(arguments.quiet) as progress:
         results = run_study.run(
             loaded,
@@ -115,3 +122,47 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
         f"images: {sizes}\n" + (f"ms an image: {results.timing}\n" if results.timing else "")
     )
     print(tables.front_table(points))
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trials", type=count, help="the study's total of trials (default: the file's)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="local processes that share it"
+    )
+    device_option(parser)
+    retry_option(parser)
+    output_format(parser)
+
+
+def _worker_command_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=count, help="the study's total, over all workers")
+    device_option(parser)
+    parser.add_argument("--quiet", action="store_true", help="only errors")
+    retry_option(parser)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=count,
+        default=1,
+        metavar="N",
+        help="N studies: the file's seed, then NAME-1 with the next one, and so on",
+    )
+    device_option(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+COMMANDS = (
+    Command("run", "start, continue or extend a study", run_command, _run_options),
+    Command(
+        "worker",
+        "join a running study as an additional worker",
+        worker_command,
+        _worker_command_options,
+    ),
+    Command("train", "train all candidate stages up front", train_command, _train_options),
+)

@@ -2,7 +2,8 @@
 
 import argparse
 
-from rcopt.cli.arguments import ranked, say
+from rcopt.cli.arguments import cost_option, output_format, ranked, say
+from rcopt.cli.command import Command
 from rcopt.cli.run import print_front
 from rcopt.errors import InputError
 
@@ -117,3 +118,63 @@ def ui_command(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         open_browser=not arguments.no_browser,
     )
+
+
+def _front_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every point, not about 20 spread ones")
+    cost_option(parser)
+    output_format(parser)
+
+
+def _table_or_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="FOLDER", help="default: reports/STUDY")
+
+
+def _repeats_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
+    _table_or_json(parser)
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="gets one file per stage; source = 'predictions' reads it")
+
+
+def _ui_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", help="open on this study's front")
+    parser.add_argument("--port", type=int, default=5000, help="the next free one if it is in use")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback unless told otherwise")
+    parser.add_argument("--dashboard", action="store_true", help="optuna-dashboard beside it")
+    parser.add_argument("--no-browser", action="store_true", help="only print the link")
+
+
+COMMANDS = (
+    Command(
+        "status",
+        "show progress and how much of the exact front has been found",
+        status_command,
+        _table_or_json,
+    ),
+    Command(
+        "front", "the validation-picked front with test numbers", front_command, _front_options
+    ),
+    Command("report", "one self-contained page with the figures", report_command, _report_options),
+    Command(
+        "repeats",
+        "the median front and its band over studies that differ in their seed",
+        repeats_command,
+        _repeats_options,
+        takes_study=False,
+    ),
+    Command("export", "write a study's predictions for others", export_command, _export_options),
+    Command(
+        "ui",
+        "the MLflow UI on this project's store, on loopback",
+        ui_command,
+        _ui_options,
+        takes_study=False,
+    ),
+)

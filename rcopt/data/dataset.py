@@ -1,14 +1,15 @@
 """A data set in memory: base images, labels, splits."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from numpy.typing import NDArray
-from rcopt.core.predictions import Split
 import hashlib
 import json
 import mmap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
+
+from rcopt.core.predictions import Split
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +61,8 @@ def release(base: NDArray[np.uint8]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
+    """What a source found: base images, labels, which are held out."""
+
     classes: tuple[str, ...]
     base: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -69,4 +72,5 @@ class Pictures:
 
 
 def parts_digest(*parts: object) -> str:
+    """Return the SHA-256 of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()

@@ -1,26 +1,24 @@
 """Decode pictures once and keep them."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from filelock import FileLock
-from numpy.typing import NDArray
-from pathlib import Path
-from rcopt.data.dataset import Progress
-from rcopt.data.dataset import parts_digest
-from rcopt.data.images import decode
-from rcopt.errors import DAMAGE
-from rcopt.errors import InputError
-from rcopt.errors import WorkError
-from rcopt.errors import no_space
-from typing import IO
 import errno
 import hashlib
 import json
 import logging
 import math
-import numpy as np
 import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from rcopt.data.dataset import Progress, parts_digest
+from rcopt.data.images import decode
+from rcopt.errors import DAMAGE, InputError, WorkError, no_space
 
 # Part of the cache's key: raise it when `rcopt.images.decode` gives other pixels.
 _DECODING = 1

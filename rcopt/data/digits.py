@@ -1,16 +1,19 @@
 """scikit-learn's scanned digits."""
 
-from rcopt.data.dataset import Pictures
-from torch.nn import functional
 import hashlib
+
 import numpy as np
 import torch
+from torch.nn import functional
+
+from rcopt.data.dataset import Pictures
 
 #: Share of the digits that is trained on; the others are held out.
 DIGITS_TRAIN = 0.6
 
 
 def digits(side: int, seed: int) -> Pictures:
+    """Return the 1,797 digits, resized to a side in pixels; the split follows from the seed."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()

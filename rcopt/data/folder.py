@@ -1,14 +1,14 @@
 """A folder of pictures, one folder a class."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from rcopt.data.dataset import Progress
-from rcopt.data.dataset import Pictures
+
+import numpy as np
+
+from rcopt.data.dataset import Pictures, Progress
 from rcopt.data.decoded import decoded
 from rcopt.errors import InputError
-import numpy as np
-import os
 
 #: Readable names of Imagenette's classes.
 IMAGENETTE_CLASSES = {
@@ -26,6 +26,7 @@ IMAGENETTE_CLASSES = {
 
 
 def folder_pictures(root: Path, side: int, cache: Path, *, progress: Progress | None) -> Pictures:
+    """Return the pictures of ``ROOT/{train,val}/CLASS/IMAGE``, decoded once."""
     folders = class_folders(root)
     files, labels, held_out = _list_files(root, folders)
     base, pixel_digest = decoded(root, files, side, cache, progress=progress)

@@ -1,12 +1,14 @@
 """Imagenette, downloaded when first asked for."""
 
-from filelock import FileLock
-from pathlib import Path
-from rcopt.compat import import_torchvision
-from rcopt.errors import WorkError
-from rcopt.errors import no_space
 import errno
 import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from rcopt.compat import import_torchvision
+from rcopt.errors import WorkError, no_space
+
 
 def imagenette_root(root: Path) -> Path:
     """Return the folder that holds train and val, downloading it if there is none."""

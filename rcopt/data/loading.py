@@ -1,45 +1,17 @@
 """Data sets: pictures decoded once into one array, and the splits they are used in."""
 
-from rcopt.data.dataset import Dataset
-from rcopt.data.dataset import Progress
-from rcopt.data.dataset import parts_digest
+from pathlib import Path
+from typing import Literal
+
+from rcopt.core.predictions import Split
+from rcopt.data.dataset import Dataset, Progress, parts_digest
 from rcopt.data.digits import digits
 from rcopt.data.folder import folder_pictures
 from rcopt.data.imagenette import imagenette_root
-from rcopt.data.splits import check_shares
-from rcopt.data.splits import held_out_splits
-import errno
-import hashlib
-import json
-import logging
-import math
-import mmap
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal
-
-import numpy as np
-import torch
-from filelock import FileLock
-from numpy.typing import NDArray
-from torch.nn import functional
-
-from rcopt.errors import DAMAGE, InputError, WorkError
-from rcopt.data.images import decode
-from rcopt.core.predictions import Split
-from rcopt.compat import import_torchvision
+from rcopt.data.splits import check_shares, held_out_splits
+from rcopt.errors import InputError
 
 Source = Literal["digits", "imagenette", "folder"]
-
-
-
-
-
-
 
 
 def load_data(
@@ -114,33 +86,3 @@ def load_data(
         ),
         split_digest=parts_digest({name: indices.tolist() for name, indices in splits.items()}),
     )
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -10,11 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rcopt.core.cascade import Stage
-from rcopt.files import tensors_digest
-from rcopt.errors import DAMAGE, InputError
-from rcopt.core.trained_stage import TrainedStage
 from rcopt.core.predictions import Predictions, Split
-from rcopt.files import write_whole
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.errors import DAMAGE, InputError
+from rcopt.files import tensors_digest, write_whole
 
 FORMAT = "rcopt-stage-1"
 

@@ -1,14 +1,18 @@
 """Deal the held-out images out to validation, calibration and test."""
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 from numpy.typing import NDArray
+
 from rcopt.core.predictions import Split
 from rcopt.data.dataset import Pictures
 from rcopt.errors import InputError
-import math
-import numpy as np
+
 
 def check_shares(shares: Mapping[Split, float]) -> None:
+    """Raise ValueError where the shares of the held-out images cannot be dealt out."""
     for name, share in shares.items():
         least = "at least 0" if name == "calibration" else "above 0"
         if not (0 <= share <= 1) or (share == 0 and name != "calibration"):
@@ -24,6 +28,7 @@ def check_shares(shares: Mapping[Split, float]) -> None:
 def held_out_splits(
     pictures: Pictures, shares: Mapping[Split, float], seed: int
 ) -> dict[Split, NDArray[np.int64]]:
+    """Deal the held-out images out by class; equal seeds deal equally."""
     rng = np.random.default_rng(seed)
     parts: dict[Split, list[NDArray[np.int64]]] = {name: [] for name in shares}
     for label, class_name in enumerate(pictures.classes):

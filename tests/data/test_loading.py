@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.mapped_memory import needs_linux, resident_bytes
 from PIL import Image
 
 from rcopt.compat import import_torchvision
 from rcopt.data import decoded
-from rcopt.data.images import decode
 from rcopt.data.dataset import Dataset, release
+from rcopt.data.images import decode
 from rcopt.data.loading import load_data
 from rcopt.errors import InputError, WorkError
+from tests.support.mapped_memory import needs_linux, resident_bytes
 
 
 @pytest.fixture
