@@ -27,3 +27,8 @@ def known_device(setting: str, name: str) -> str:
             "use auto or cpu"
         )
     return name
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

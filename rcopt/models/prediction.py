@@ -8,8 +8,8 @@ from torch.nn import functional
 from rcopt.core.predictions import Predictions, Split
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import stage_input
+from rcopt.models.devices import out_of_memory
 from rcopt.models.precision import Precision, autocast, resolve_precision
-from rcopt.models.training import _out_of_memory
 
 
 def predict(
@@ -48,7 +48,7 @@ def predict(
         try:
             answers = predict_batch(model, base.to(device), resolution, exact)
         except RuntimeError as error:
-            if not _out_of_memory(error) or size == 1:
+            if not out_of_memory(error) or size == 1:
                 raise
             size //= 2
             continue

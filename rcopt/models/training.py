@@ -17,6 +17,7 @@ from rcopt.data.images import normalize
 from rcopt.errors import WorkError
 from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops
 from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
+from rcopt.models.devices import out_of_memory
 from rcopt.models.precision import Precision, autocast, resolve_precision
 from rcopt.models.recipe import Recipe
 
@@ -193,7 +194,7 @@ def _gradients(
 
 def _more_parts(error: RuntimeError, parts: int, size: int, device: torch.device) -> int:
     """Return into how many parts to divide a batch after an error, if memory was what lacked."""
-    if not _out_of_memory(error):
+    if not out_of_memory(error):
         raise error
     # Batch norm needs two images.
     if size // (2 * parts) < 2:
@@ -204,10 +205,6 @@ def _more_parts(error: RuntimeError, parts: int, size: int, device: torch.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return 2 * parts
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Batches:
