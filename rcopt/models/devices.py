@@ -1,4 +1,6 @@
-"""Devices by name."""
+"""Devices by name, and when their memory is exhausted."""
+
+import torch
 
 from rcopt.errors import InputError
 
@@ -9,8 +11,6 @@ def known_device(setting: str, name: str) -> str:
     Raises:
         InputError: If it is none, or is not there.
     """
-    import torch
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
