@@ -1,7 +1,5 @@
 """Devices by name, and when their memory is exhausted."""
 
-import torch
-
 from rcopt.errors import InputError
 
 
@@ -11,6 +9,8 @@ def known_device(setting: str, name: str) -> str:
     Raises:
         InputError: If it is none, or is not there.
     """
+    import torch
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -31,4 +31,6 @@ def known_device(setting: str, name: str) -> str:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error says that a device has no memory left."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
