@@ -23,7 +23,7 @@ from tests.support.study_helpers import (
     write_study,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 COMMAND = ("run", "tiny", "--format", "json")
 

@@ -34,9 +34,6 @@ from tests.support.study_helpers import (
     write_study,
 )
 
-# The first test to run makes the study that most others look at.
-pytestmark = pytest.mark.timeout(300)
-
 
 def new_project(project: Path, store_template: Path, text: str = TRAINED) -> Path:
     (project / "mlruns").mkdir(parents=True)

@@ -368,7 +368,6 @@ def _links_to_its_own_folder(folder: Path) -> str:
 @pytest.mark.parametrize(
     "place", [_pipe, _link_to_itself, _link_to_nothing, _links_to_its_own_folder]
 )
-@pytest.mark.timeout(60)
 def test_what_is_no_file_among_the_images_is_named(
     images: Path, refused: Refused, place: Callable[[Path], str]
 ) -> None:

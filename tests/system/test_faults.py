@@ -1,5 +1,10 @@
-"""Real faults on real servers: workers that are killed, outages, signals."""
+"""Real faults on real servers: workers that are killed, outages, signals.
 
+``RCOPT_FUZZ=4`` kills four times as often and has outages last four times as long; the figures
+of ``docs/faults.md`` were measured so.
+"""
+
+import os
 import random
 import shutil
 import signal
@@ -13,7 +18,9 @@ from tests.support.postgres import PostgresProcess
 from tests.support.sites import SPACE, NewSite, assert_complete, numbers, wait_until
 from tests.support.study_helpers import start, statuses, stored_runs, write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(600)]
+FACTOR = float(os.environ.get("RCOPT_FUZZ", "1"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,7 @@ def undisturbed(store_template: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_workers_that_are_killed_all_the_time_finish_the_study(
     database: str, new_site: NewSite, undisturbed: Path
 ) -> None:
-    kills = 50
+    kills = round(16 * FACTOR)
     site = new_site(database, "lease = 2.0")
     # The study ends after the kills, however fast the machine.
     work = ("worker", "tiny", "--trials", "100000")
@@ -42,7 +49,7 @@ def test_workers_that_are_killed_all_the_time_finish_the_study(
     at_work = [site.begin(*work) for _ in range(4)]
     holding = 0
     for number in range(kills):
-        time.sleep(chance.uniform(0.2, 1.5))
+        time.sleep(chance.uniform(0.1, 0.7))
         victim = chance.choice(at_work)
         if number % 2 and (holder := site.holder(at_work)) is not None:
             victim = holder
@@ -61,12 +68,12 @@ def test_workers_that_are_killed_all_the_time_finish_the_study(
         finished = worker.wait()
         assert finished.code == 0, finished.err
     # Some died while they held a stage, or little was shown.
-    assert holding >= 5
+    assert holding >= kills // 10
     assert_complete(site, trials)
     assert numbers(site.project) == numbers(undisturbed)
 
 
-def test_workers_outlast_restarts_and_a_minute_without_any_server(
+def test_workers_outlast_restarts_and_a_time_without_any_server(
     database: str, postgres_server: PostgresProcess, new_site: NewSite, undisturbed: Path
 ) -> None:
     # Enough for trials to be left when the long outage comes, on a fast machine too.
@@ -77,19 +84,20 @@ def test_workers_outlast_restarts_and_a_minute_without_any_server(
     at_work = [site.begin("worker", "tiny", "--trials", str(trials)) for _ in range(2)]
     wait_until(lambda: site.sampled() >= 3, "the first trials")
     postgres_server.stop()
-    time.sleep(2)
+    for worker in at_work:
+        worker.wait_until_told("waiting for it")
     postgres_server.start()
     before = site.sampled()
     wait_until(lambda: site.sampled() > before, "a trial after PostgreSQL's restart")
     server.kill()
-    time.sleep(2)
+    time.sleep(0.5)
     server.start()
     before = site.sampled()
     wait_until(lambda: site.sampled() > before, "a trial after the MLflow server's restart")
     assert before < trials, "the study must not be over when the long outage comes"
     postgres_server.stop()
     server.kill()
-    time.sleep(60)
+    time.sleep(15 * FACTOR)
     postgres_server.start()
     server.start()
     for worker in at_work:

@@ -46,7 +46,6 @@ def test_the_compose_files_worker_has_a_command_line_that_rcopt_takes(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_slurm_script_runs_a_worker_and_hands_back_when_told(new_site: NewSite) -> None:
     site = new_site("journal", http=False)
     environment = os.environ | {

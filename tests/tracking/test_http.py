@@ -19,7 +19,7 @@ from tests.support.tracking_helpers import (
     publish,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from tests.support.tracking_helpers import URI, open_study
 HOST = "127.0.0.1"
 
 #: Servers start slowly on a busy machine.
-pytestmark = pytest.mark.timeout(300)
 
 
 def _listening() -> socket.socket:

@@ -13,7 +13,6 @@ from tests.support.tracking_helpers import Server, make_point, open_study
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
 ]
 

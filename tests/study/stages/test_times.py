@@ -30,7 +30,6 @@ from tests.support.study_helpers import (
 )
 
 # The first test runs two studies.
-pytestmark = pytest.mark.timeout(300)
 
 #: Backbones that rcopt can build, small enough to be timed in a moment; their FLOPs are
 #: made up, so that no order by time is one by FLOPs.

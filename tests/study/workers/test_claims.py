@@ -241,11 +241,11 @@ def test_renewal_keeps_a_lease_beyond_its_ttl(database: str) -> None:
 def test_a_restart_of_the_server_loses_no_lease(
     database: str, postgres_server: PostgresProcess
 ) -> None:
-    claims = LeaseClaims(database, ttl=12.0)
+    claims = LeaseClaims(database, ttl=3.0)
     with claims.claim("a") as alive:
         assert alive is not None
         postgres_server.stop()
-        time.sleep(3.1)  # so that at least one renewal meets no server
+        time.sleep(0.9)  # so that at least one renewal meets no server
         postgres_server.start()
         before = _until(database, "a")
         _wait_for(lambda: _until(database, "a") > before, "a renewal after the restart")

@@ -23,7 +23,7 @@ from rcopt.study.workers.places import Place, Worker, join, workers
 from tests.support.sites import SPACE, NewSite, assert_complete, wait_until
 from tests.support.study_helpers import runs_of, statuses, stored_runs, write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.mark.parametrize("kind", [pytest.param("postgres", marks=pytest.mark.postgres), "journal"])
