@@ -32,9 +32,9 @@ from rcopt.compat import import_torchvision
 from rcopt.data.dataset import Dataset
 from rcopt.data.loading import load_data
 from rcopt.models.backbones import build
-from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict
-from rcopt.models.recipe import Recipe
+from rcopt.models.recipe import Precision, Recipe
 from rcopt.models.training import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,10 +93,10 @@ def training_arms(root: Path, dataset: Dataset, resolution: int, backbone: str) 
         optimizer = sgd(model, recipe)
         return lambda: train_ordinary(model, optimizer, loader, recipe, precision)
 
-    exact = resolve_precision("auto", own, "cpu")
+    fmt = resolve_precision("auto", own, "cpu")
     return {
         "ordinary": ordinary("float32"),
-        f"ordinary, {exact}": ordinary(exact),
+        f"ordinary, {fmt}": ordinary(fmt),
         "rcopt": lambda: _exhaust(train(own, dataset, resolution, recipe, seed=0)),
     }
 
@@ -107,10 +107,10 @@ def prediction_arms(
     """Return functions that each predict the training images of ``dataset`` once."""
     model = build(backbone, len(dataset.classes)).eval()
     loader = prediction_loader(root, dataset.splits["train"], "train", resolution)
-    exact = resolve_precision("auto", model, "cpu")
+    fmt = resolve_precision("auto", model, "cpu")
     return {
         "ordinary": lambda: _exhaust(predict_ordinary(model, loader, "float32")),
-        f"ordinary, {exact}": lambda: _exhaust(predict_ordinary(model, loader, exact)),
+        f"ordinary, {fmt}": lambda: _exhaust(predict_ordinary(model, loader, fmt)),
         "rcopt": lambda: _exhaust([predict(model, dataset, "train", resolution)]),
     }
 
@@ -134,13 +134,13 @@ def accuracies(
         cycle_momentum=False,
         div_factor=1e3,
     )
-    exact = resolve_precision("auto", other, "cpu")
+    fmt = resolve_precision("auto", other, "cpu")
     for _ in range(epochs):
-        train_ordinary(other, optimizer, loader, recipe, exact, schedule)
+        train_ordinary(other, optimizer, loader, recipe, fmt, schedule)
     other.eval()
     chosen = dataset.splits["validation"]
     held_out = prediction_loader(root, chosen - len(dataset.splits["train"]), "val", resolution)
-    answers = torch.cat(list(predict_ordinary(other, held_out, exact))).argmax(dim=1).numpy()
+    answers = torch.cat(list(predict_ordinary(other, held_out, fmt))).argmax(dim=1).numpy()
     return {
         "ordinary": float((answers == dataset.labels[chosen]).mean()),
         "rcopt": predict(own, dataset, "validation", resolution).accuracy,

@@ -1,27 +1,30 @@
-"""Backbones by name: build them, order them by depth, count what they cost."""
+"""Networks by name, with a new head and the weights to start from."""
 
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from rcopt.models.families import construct, parse
+from rcopt.models.families import parse
 from rcopt.models.initial_weights import initial_state, load_initial
 
 
-def build(name: str, n_classes: int, *, weights: str | Path = "none", seed: int = 0) -> nn.Module:
+def build(
+    name: str,
+    n_classes: int,
+    resolution: int = 224,
+    *,
+    weights: str | Path = "none",
+    seed: int = 0,
+) -> nn.Module:
     """Build a backbone with a new head, channels last in memory.
 
-    The last normalization of each residual block starts at zero (Goyal et al. 2017,
-    arXiv:1706.02677, section 5.1). The head works in float32 under autocast too, so that
-    confidences are not rounded to bfloat16's 8 bits.
-
     Args:
-        name: See `parse`.
+        name: See `rcopt.models.families.parse`.
         n_classes: Size of the head, at least 2.
-        weights: ``"none"``; ``"pretrained"``: torchvision's IMAGENET1K_V1 but for the head (and
-            the first convolution of ``-s1``); or a safetensors or ``torch.save`` file of
-            weights, of which the head is kept if it has ``n_classes``.
+        resolution: Side of the images it is for; only some networks depend on it.
+        weights: ``"none"``; ``"pretrained"``: public ones but for the head; or a safetensors or
+            ``torch.save`` file of weights, of which the head is kept if it has ``n_classes``.
         seed: Of the initial weights; the global random state is left alone.
 
     Raises:
@@ -34,13 +37,13 @@ def build(name: str, n_classes: int, *, weights: str | Path = "none", seed: int 
     state = initial_state(backbone, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = construct(backbone, n_classes)
+        model = backbone.construct(n_classes, resolution)
     if state is not None:
-        load_initial(model, state, backbone, weights)
+        load_initial(model, state, backbone, resolution, weights)
     return channels_last(model)
 
 
-def skeleton(name: str, n_classes: int) -> nn.Module:
+def skeleton(name: str, n_classes: int, resolution: int) -> nn.Module:
     """Return a backbone whose weights are undefined, to load a complete state dict into.
 
     It saves drawing initial weights. Load by copying, not by ``assign=True``: tensors read
@@ -51,7 +54,7 @@ def skeleton(name: str, n_classes: int) -> nn.Module:
         InputError: On an unknown name.
     """
     with torch.device("meta"):
-        model = construct(parse(name), n_classes)
+        model = parse(name).construct(n_classes, resolution)
     return channels_last(model.to_empty(device="cpu"))
 
 

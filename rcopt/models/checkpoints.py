@@ -11,32 +11,33 @@ from torch import Tensor, nn
 
 from rcopt.files import tensors_digest
 
-_MOMENTUM = "momentum_buffer"
+#: SGD's momentum has its own prefix; what other optimizers keep is ``optimizer.KEY.NAME``.
+_PREFIXES = {"momentum_buffer": "momentum."}
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, *, epoch: int, belongs_to: str
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, epoch: int, belongs_to: str
 ) -> None:
     """Write the state after an epoch, beside and then renamed.
 
     Args:
         path: File to write or replace; its folder exists.
         model: Its parameters and buffers are kept.
-        optimizer: Its momentum is kept.
+        optimizer: Its state is kept.
         epoch: Number of finished epochs.
         belongs_to: What the training is of; `load_checkpoint` takes no other one's state.
     """
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get(_MOMENTUM)
-        if momentum is not None:
-            state[f"momentum.{name}"] = momentum
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                state[_prefix(key) + name] = value
     metadata = {"epoch": str(epoch), "belongs_to": belongs_to}
     write_tensors(path, state, metadata | {"sha256": _digest(state, metadata)})
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, *, belongs_to: str
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, belongs_to: str
 ) -> int:
     """Put a state back, if there is a sound one.
 
@@ -99,16 +100,46 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     return tensors_digest(plain, repr(sorted(metadata.items())))
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.SGD, tensors: dict[str, Tensor]) -> None:
+def _restore(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
     own = model.state_dict()
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}": tensor.shape for name, tensor in own.items()}
-    expected |= {f"momentum.{name}": tensor.shape for name, tensor in parameters.items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+    found = {name: tensor.shape for name, tensor in tensors.items() if name in expected}
+    state: dict[str, dict[str, Tensor]] = {}
+    for name in tensors.keys() - expected.keys():
+        key, parameter = _split(name)
+        if parameter not in parameters:
+            raise ValueError("of another model")
+        state.setdefault(parameter, {})[key] = tensors[name]
+    for parameter, values in state.items():
+        shapes = {value.shape for value in values.values() if value.ndim}
+        if shapes - {parameters[parameter].shape}:
+            raise ValueError("of another model")
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    if found != expected or state.keys() != trained:
         raise ValueError("of another model")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[f"model.{name}"])
-    for name, parameter in parameters.items():
-        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-        optimizer.state[parameter][_MOMENTUM] = momentum.detach()
+    for name, values in state.items():
+        for key, value in values.items():
+            like = parameters[name] if value.ndim else value
+            restored = torch.empty_like(like).copy_(value).detach()
+            optimizer.state[parameters[name]][key] = restored
+
+
+def _prefix(key: str) -> str:
+    return _PREFIXES.get(key, f"optimizer.{key}.")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the optimizer's key and the parameter's name that a tensor is called after."""
+    for key, prefix in _PREFIXES.items():
+        if name.startswith(prefix):
+            return key, name.removeprefix(prefix)
+    kind, key, parameter = (*name.split(".", 2), "", "")[:3]
+    if kind != "optimizer":
+        raise ValueError("of another model")
+    return key, parameter

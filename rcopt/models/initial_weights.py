@@ -1,25 +1,33 @@
 """Weights that training starts from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rcopt.compat import import_torchvision
 from rcopt.errors import InputError, WorkError
-from rcopt.models.families import Backbone
+from rcopt.models.families.base import Backbone, head_weights
 
 
-def initial_state(backbone: Backbone, weights: str | Path) -> dict[str, Tensor] | None:
-    """Return the weights that a setting names; None where training starts from random ones."""
+def initial_state(backbone: Backbone, weights: str | Path) -> Mapping[str, Tensor] | None:
+    """Return the weights that a setting names; None where training starts from random ones.
+
+    Raises:
+        InputError: If they do not exist or cannot be read.
+        WorkError: If they cannot be downloaded.
+    """
     if weights == "none":
         return None
     if weights == "pretrained":
-        return _download(backbone)
-    path = Path(weights)
+        return _public(backbone)
+    return _read(Path(weights))
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise InputError(
             f"weights: no file {path}; give 'none', 'pretrained' or the path of a weights file"
@@ -28,59 +36,60 @@ def initial_state(backbone: Backbone, weights: str | Path) -> dict[str, Tensor] 
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise _damaged(path, error) from None
-    except Exception as error:  # the unpickling errors of weights_only have no common class
-        raise _damaged(path, error) from None
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # what torch.load raises on damaged files has no common class
+        raise _unreadable(path, error) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"weights: {path} must hold a state dict of tensors alone")
     return state
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _unreadable(path: Path, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return InputError(f"weights: {path} is not a readable weights file ({reason})")
 
 
-def _download(backbone: Backbone) -> dict[str, Tensor]:
-    if backbone.family == "mobilenet_v2" and backbone.size != 1:
+def _public(backbone: Backbone) -> Mapping[str, Tensor]:
+    if backbone.pretrained is None:
         raise InputError(
-            f"weights = 'pretrained': torchvision has none for {backbone.name}, only for "
-            "mobilenet_v2; use 'none' or a file"
+            f"weights = 'pretrained': there are none for {backbone.name}; use 'none' or a file"
         )
-    models = import_torchvision("torchvision.models")
-    stock = backbone.name.split("-")[0]
-    weights = models.get_model_weights(stock)["IMAGENET1K_V1"]
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        return backbone.pretrained.load()
     except (OSError, RuntimeError, ValueError) as error:
         raise WorkError(
-            f"weights = 'pretrained': cannot download {weights.url} ({error}); download it "
-            "elsewhere and give the file's path"
-        ) from None
-    return {name: tensor for name, tensor in state.items() if not name.startswith(_HEADS)}
-
-
-_HEADS = ("fc.", "classifier.1.")
+            f"weights = 'pretrained': cannot download {backbone.pretrained.source} ({error}); "
+            "download them elsewhere and give the file's path"
+        ) from error
 
 
 def load_initial(
-    model: nn.Module, state: dict[str, Tensor], backbone: Backbone, weights: str | Path
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    backbone: Backbone,
+    resolution: int,
+    weights: str | Path,
 ) -> None:
-    """Put weights into a network, all but its head where the classes differ."""
+    """Put weights into a network: all but a head for other classes, and of public ones any.
+
+    Raises:
+        InputError: If they are of another network.
+    """
     own = model.state_dict()
-    new_stem = weights == "pretrained" and backbone.stem == 1
-    fitting = {
-        name: tensor
-        for name, tensor in state.items()
-        if not (name.startswith(_HEADS) and name in own and own[name].shape != tensor.shape)
-        and not (new_stem and name == "conv1.weight")
+    head = head_weights(backbone, resolution)
+    public = weights == "pretrained"
+    fresh = {
+        name
+        for name in own
+        if (name in head and (public or name not in state or state[name].shape != own[name].shape))
+        or (public and name.startswith(backbone.renewed or ("\0",)))
     }
+    fitting = {name: tensor for name, tensor in state.items() if name not in fresh}
     missing = {n for n in own if n not in fitting and not n.endswith("num_batches_tracked")}
-    missing -= {n for n in missing if n.startswith(_HEADS) or (new_stem and n == "conv1.weight")}
     wrong = [n for n, t in fitting.items() if n not in own or own[n].shape != t.shape]
-    if missing or wrong:
-        first = sorted(missing or wrong)[0]
+    if (missing - fresh) or wrong:
+        first = sorted((missing - fresh) or wrong)[0]
         raise InputError(
             f"weights: {weights} does not fit {backbone.name} (first at {first!r}); give the "
             "weights of the same backbone"
@@ -91,4 +100,4 @@ def load_initial(
         raise InputError(
             f"weights: {weights} cannot be copied into {backbone.name} "
             f"({' '.join(str(error).split())[:200]})"
-        ) from None
+        ) from error

@@ -6,8 +6,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from rcopt.models.recipe import Precision
 
+#: What a network computes in, ``auto`` settled.
+NumberFormat = Literal["float32", "bfloat16"]
 
 #: Below this side depthwise convolutions are trained in float32 on CPUs. MobileNetV2 in bfloat16
 #: trains 0.5 times as many images a second as in float32 at 32 pixels, 0.8 at 64, 1.05 at 96,
@@ -21,7 +23,7 @@ def resolve_precision(
     device: str | torch.device,
     *,
     training_side: int | None = None,
-) -> Literal["float32", "bfloat16"]:
+) -> NumberFormat:
     """Settle what ``"auto"`` means for a model on a device.
 
     bfloat16 (autocast: weights, norms' statistics, head and loss stay float32) where the
@@ -41,18 +43,19 @@ def resolve_precision(
     kind = torch.device(device).type
     if kind == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if kind != "cpu" or not _cpu_has_bfloat16():
+    if kind != "cpu" or not cpu_has_bfloat16():
         return "float32"
     small = training_side is not None and training_side < _SMALL
     return "float32" if small and _has_depthwise(model) else "bfloat16"
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which a network computes in a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+def autocast(device: torch.device, number_format: NumberFormat) -> AbstractContextManager[object]:
+    """Return the context in which a network computes in a number format."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=number_format == "bfloat16")
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
+    """Return whether this machine's processor computes in bfloat16."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported is not None and supported())
 

@@ -8,8 +8,10 @@ from torch.nn import functional
 from rcopt.core.predictions import Predictions, Split
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import stage_input
+from rcopt.errors import WorkError
 from rcopt.models.devices import out_of_memory
-from rcopt.models.precision import Precision, autocast, resolve_precision
+from rcopt.models.precision import autocast, resolve_precision
+from rcopt.models.recipe import Precision
 
 
 def predict(
@@ -33,12 +35,15 @@ def predict(
         precision: See `resolve_precision`.
         batch_size: Images at a time; by default 256, and above 112 pixels on the CPU fewer, so
             that memory does not grow with the resolution. Halved where memory does not suffice.
+
+    Raises:
+        WorkError: If an answer is not finite.
     """
     indices = dataset.splits[split]
     model.to(device)
     was_training = model.training
     model.eval()
-    exact = resolve_precision(precision, model, device)
+    number_format = resolve_precision(precision, model, device)
     parts = [np.empty((0, len(dataset.classes)), dtype=np.float32)]
     size = batch_size or prediction_batch(resolution, torch.device(device))
     start = 0
@@ -46,7 +51,7 @@ def predict(
         base = torch.from_numpy(dataset.base[indices[start : start + size]])
         release(dataset.base)
         try:
-            answers = predict_batch(model, base.to(device), resolution, exact)
+            answers = predict_batch(model, base.to(device), resolution, number_format)
         except RuntimeError as error:
             if not out_of_memory(error) or size == 1:
                 raise
@@ -55,9 +60,15 @@ def predict(
         parts.append(answers.cpu().numpy())
         start += len(base)
     model.train(was_training)
+    probabilities = np.concatenate(parts)
+    if not np.isfinite(probabilities).all():
+        raise WorkError(
+            f"training diverged: its answers to the {split} images are not finite, though its "
+            "loss was; a smaller lr helps"
+        )
     return Predictions(
         split=split,
-        probabilities=np.concatenate(parts),
+        probabilities=probabilities,
         labels=dataset.labels[indices],
         images=tuple(dataset.images[i] for i in indices),
     )
@@ -79,8 +90,8 @@ def predict_batch(
         (B, C) float32, rows sum to 1.
     """
     if not model.training:
-        exact = resolve_precision(precision, model, base.device)
-        with autocast(base.device, exact):
+        number_format = resolve_precision(precision, model, base.device)
+        with autocast(base.device, number_format):
             logits = model(stage_input(base, resolution))
         return functional.softmax(logits.float(), dim=1)
     raise ValueError("model must be in evaluation mode; call model.eval()")

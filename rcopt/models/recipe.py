@@ -1,17 +1,56 @@
-"""How stages are trained."""
+"""How stages are trained: the one declaration that study files and training share.
+
+Imports nothing but the standard library, so that a study file is checked without torch, and a
+machine without pydantic can train. pydantic reads the bounds from the annotations.
+"""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
-
-from rcopt.models.precision import Precision
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 Schedule = Literal["cosine", "onecycle"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where a number must lie, as pydantic's constraints of the same names say it."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Callable[[Any], Any]) -> Any:
+        """Add the bounds to the type's schema; called by pydantic alone."""
+        return {**handler(source), **self._given()}
+
+    def holds(self, value: float) -> bool:
+        """Return whether a value is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        """Return the bounds in words."""
+        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+        return " and ".join(f"{words[name]} {bound:g}" for name, bound in self._given().items())
+
+    def _given(self) -> dict[str, float]:
+        return {name: bound for name, bound in vars(self).items() if bound is not None}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How stages are trained: SGD with Nesterov momentum on random resized crops.
+
+    A setting that is added later has a default that changes nothing; while it has it, it is left
+    out of `identity`, so that stages trained before are found again.
 
     Attributes:
         epochs: Passes over the training images.
@@ -29,40 +68,55 @@ class Recipe:
             the stage's own, reached after three quarters of the epochs; 1 trains at one
             resolution. Most of what is learnt from small images is kept, and they cost less
             (Tan and Le 2021, arXiv:2104.00298, section 4).
-        precision: See `resolve_precision`.
+        precision: See `rcopt.models.precision.resolve_precision`.
+
+    Raises:
+        ValueError: On values that cannot be trained with.
     """
 
-    epochs: int = 16
-    batch_size: int = 64
-    lr: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
+    epochs: Annotated[int, Bounds(ge=1, le=10_000)] = 16
+    batch_size: Annotated[int, Bounds(ge=2, le=65_536)] = 64
+    lr: Annotated[float, Bounds(gt=0, le=100)] = 0.2
+    momentum: Annotated[float, Bounds(gt=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Bounds(ge=0, le=1)] = 5e-4
+    label_smoothing: Annotated[float, Bounds(ge=0, lt=1)] = 0.1
     schedule: Schedule = "cosine"
-    warmup: float = 0.15
-    crop_area: float = 0.35
+    warmup: Annotated[float, Bounds(ge=0, lt=1)] = 0.15
+    crop_area: Annotated[float, Bounds(gt=0, le=1)] = 0.35
     flip: bool = True
-    progressive: float = 1.0
+    progressive: Annotated[float, Bounds(gt=0, le=1)] = 1.0
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained with."""
-        check("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
-        check("lr", self.lr, 0 < self.lr < math.inf, "positive")
-        check("momentum", self.momentum, 0 < self.momentum < 1, "between 0 and 1")
-        check("weight_decay", self.weight_decay, self.weight_decay >= 0, "not negative")
-        smoothing = self.label_smoothing
-        check("label_smoothing", smoothing, 0 <= smoothing < 1, "at least 0 and below 1")
-        check("warmup", self.warmup, 0 <= self.warmup < 1, "at least 0 and below 1")
-        check("crop_area", self.crop_area, 0 < self.crop_area <= 1, "above 0 and at most 1")
-        share = self.progressive
-        check("progressive", share, 0 < share <= 1, "above 0 and at most 1")
-        if self.schedule not in ("cosine", "onecycle"):
-            raise ValueError(f"schedule must be 'cosine' or 'onecycle', got {self.schedule!r}")
+        for name, kind in recipe_types().items():
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                expected = " or ".join(repr(choice) for choice in get_args(kind))
+                raise ValueError(f"{name} must be {expected}, got {value!r}")
+            for bounds in getattr(kind, "__metadata__", ()):
+                if not bounds.holds(value):
+                    raise ValueError(f"{name} must be {bounds}, got {value}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a stage's content key and checkpoints are made of.
+
+        The first settings always, those added later where they differ from their default.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in _FIRST or getattr(self, field.name) != field.default
+        }
 
 
-def check(name: str, value: float, holds: bool, expected: str) -> None:
-    """Raise ValueError unless a value holds."""
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")
+#: The settings that every stored stage's content key holds.
+_FIRST = (
+    *("epochs", "batch_size", "lr", "momentum", "weight_decay", "label_smoothing", "schedule"),
+    *("warmup", "crop_area", "flip", "progressive", "precision"),
+)
+
+
+def recipe_types() -> Mapping[str, Any]:
+    """Return each setting's type, bounds included."""
+    return get_type_hints(Recipe, include_extras=True)

@@ -1,10 +1,10 @@
-"""Train a stage, predict with it, keep its weights."""
+"""Train a network, an epoch at a time."""
 
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcopt.data.dataset import Dataset, release
-from rcopt.data.images import normalize
+from rcopt.data.dataset import Dataset
 from rcopt.errors import WorkError
-from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops
+from rcopt.models.batches import Batches
 from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 from rcopt.models.devices import out_of_memory
-from rcopt.models.precision import Precision, autocast, resolve_precision
+from rcopt.models.optimizers import make_optimizer, set_rates
+from rcopt.models.precision import NumberFormat, autocast, resolve_precision
 from rcopt.models.recipe import Recipe
-
-#: Share of the epochs after which a progressive training has reached its resolution.
-_GROWTH = 0.75
+from rcopt.models.schedules import learning_rate, side
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def train(
     parts are summed; batch norm then sees the parts one by one, so the result differs a little.
 
     Args:
-        model: From `rcopt.backbones.build`; moved to ``device``.
+        model: From `rcopt.models.backbones.build`; moved to ``device``.
         dataset: Of which the ``train`` split is used.
         resolution: Side of the stage's input.
         recipe: How to train.
@@ -119,30 +117,29 @@ def _train(
     checkpoint: Path | None,
 ) -> Iterator[EpochRecord]:
     model.to(device)
-    batches = _Batches(dataset, recipe, device)
-    optimizer = _optimizer(model, recipe)
-    exact = resolve_precision(recipe.precision, model, device, training_side=resolution)
-    belongs_to = repr((dataset.digest, resolution, asdict(recipe), seed, exact))
+    batches = Batches(dataset, recipe, device)
+    optimizer = make_optimizer(model, recipe)
+    last_format = resolve_precision(recipe.precision, model, device, training_side=resolution)
+    belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))
     first, parts = 0, 1
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
     for epoch in range(first, recipe.epochs):
         began = time.perf_counter()
-        side = _side(recipe, epoch, resolution)
-        precision = resolve_precision(recipe.precision, model, device, training_side=side)
+        now = side(recipe, epoch, resolution)
+        number_format = resolve_precision(recipe.precision, model, device, training_side=now)
         model.train()
         loss_sum = torch.zeros((), device=device)
         right = torch.zeros((), device=device, dtype=torch.int64)
         with _own_random_state(device, seed, epoch):
-            for step, (inputs, labels) in enumerate(batches.epoch(seed, epoch, side)):
-                lr = _lr(recipe, epoch * batches.steps + step, recipe.epochs * batches.steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+            for step, (inputs, labels) in enumerate(batches.epoch(seed, epoch, now)):
+                done = (epoch * batches.steps + step + 0.5) / (recipe.epochs * batches.steps)
+                set_rates(optimizer, recipe, done)
                 while True:
                     optimizer.zero_grad(set_to_none=True)
                     try:
                         loss, hits = _gradients(
-                            model, inputs, labels, parts, recipe.label_smoothing, precision
+                            model, inputs, labels, parts, recipe.label_smoothing, number_format
                         )
                         break
                     except RuntimeError as error:
@@ -162,7 +159,7 @@ def _train(
             epochs=recipe.epochs,
             loss=loss_mean,
             accuracy=right.item() / seen,
-            lr=lr,
+            lr=learning_rate(recipe, done, recipe.lr),
             seconds=seconds,
             images_per_second=seen / seconds,
             parts=parts,
@@ -176,13 +173,13 @@ def _gradients(
     labels: Tensor,
     parts: int,
     label_smoothing: float,
-    precision: Precision,
+    number_format: NumberFormat,
 ) -> tuple[Tensor, Tensor]:
     """Add a batch's gradients to the model's, part by part; return its loss and right answers."""
     loss_sum = torch.zeros((), device=inputs.device)
     right = torch.zeros((), device=inputs.device, dtype=torch.int64)
     for some, answers in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        with autocast(inputs.device, precision):
+        with autocast(inputs.device, number_format):
             logits = model(some)
         loss = functional.cross_entropy(logits.float(), answers, label_smoothing=label_smoothing)
         loss = loss * (len(some) / len(inputs))
@@ -205,75 +202,6 @@ def _more_parts(error: RuntimeError, parts: int, size: int, device: torch.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return 2 * parts
-
-
-class _Batches:
-    """Augmented training batches of a data set."""
-
-    def __init__(self, dataset: Dataset, recipe: Recipe, device: torch.device) -> None:
-        self._indices = dataset.splits["train"]
-        self.size = min(recipe.batch_size, len(self._indices))
-        self.steps = len(self._indices) // self.size
-        self._dataset, self._recipe, self._device = dataset, recipe, device
-        self._labels = torch.from_numpy(dataset.labels[self._indices]).to(device)
-        self._resident: Tensor | None = None
-        if device.type != "cpu":
-            self._resident = torch.from_numpy(dataset.base[self._indices]).to(device)
-            release(dataset.base)
-
-    def epoch(self, seed: int, epoch: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalized inputs and labels of one epoch."""
-        rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(len(self._indices))[: self.steps * self.size]
-        side = self._dataset.base.shape[1]
-        crops = draw_crops(
-            rng, len(order), side, min_area=self._recipe.crop_area, flip=self._recipe.flip
-        )
-        places = torch.from_numpy(order).to(self._device)
-        boxes = torch.from_numpy(crops.boxes).to(self._device)
-        flips = torch.from_numpy(crops.flips).to(self._device)
-        for start in range(0, len(order), self.size):
-            now = slice(start, start + self.size)
-            if self._resident is None:
-                some = Crops(crops.boxes[now], crops.flips[now])
-                pixels = cut(self._dataset.base, self._indices[order[now]], some, resolution)
-                release(self._dataset.base)
-            else:
-                images = self._resident[places[now]]
-                pixels = cut_batched(images, boxes[now], flips[now], resolution)
-            yield normalize(pixels), self._labels[places[now]]
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    free = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True
-    )
-
-
-def _lr(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the learning rate of a step; the middle of the step's interval is looked at."""
-    done = (step + 0.5) / steps
-    if done < recipe.warmup:
-        return recipe.lr * done / recipe.warmup
-    left = (1 - done) / (1 - recipe.warmup)
-    if recipe.schedule == "onecycle":
-        return recipe.lr * left
-    return recipe.lr * 0.5 * (1 - math.cos(math.pi * left))
-
-
-def _side(recipe: Recipe, epoch: int, resolution: int) -> int:
-    """Return the side of an epoch's images: a multiple of 8, or the resolution itself."""
-    done = (epoch + 1) / (_GROWTH * recipe.epochs)
-    if done >= 1 or recipe.progressive == 1:
-        return resolution
-    share = recipe.progressive + (1 - recipe.progressive) * done
-    return min(resolution, max(8, 8 * round(share * resolution / 8)))
 
 
 @contextmanager

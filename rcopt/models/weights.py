@@ -53,12 +53,12 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         backbone, n_classes = metadata["backbone"], int(metadata["n_classes"])
         resolution = int(metadata["resolution"])
-        model = skeleton(backbone, n_classes)
+        model = skeleton(backbone, n_classes, resolution)
         model.load_state_dict(state)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such weights file; train the stage again") from None
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, InputError):
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such weights file; train the stage again") from error
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, InputError) as error:
         raise InputError(
             f"{path}: damaged, or not a weights file of rcopt; delete it to train again"
-        ) from None
+        ) from error
     return TrainedModel(model.to(device).eval(), backbone, n_classes, resolution)

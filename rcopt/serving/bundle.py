@@ -19,7 +19,7 @@ from rcopt.core.confidences import Confidence
 from rcopt.data.images import MEAN, STD
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import file_digest, sealed, unsealed
-from rcopt.models.precision import Precision
+from rcopt.models.recipe import Precision
 from rcopt.models.weights import load_weights
 from rcopt.serving.executor import CascadeExecutor
 

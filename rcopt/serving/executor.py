@@ -12,8 +12,9 @@ from torch.nn import functional
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, check_thresholds
 from rcopt.core.confidences import Confidence
-from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict_batch
+from rcopt.models.recipe import Precision
 from rcopt.serving.prepacked import prepared
 
 
@@ -81,8 +82,8 @@ class CascadeExecutor(nn.Module):
         self.temperatures = _check_temperatures(self.rule, temperatures, n_stages)
         self.precisions = tuple(resolve_precision(precision, m, device) for m in models)
         self.networks = nn.ModuleList(
-            prepared(model, exact, self.device)
-            for model, exact in zip(models, self.precisions, strict=True)
+            prepared(model, number_format, self.device)
+            for model, number_format in zip(models, self.precisions, strict=True)
         )
         self._thresholds: list[float] = check_thresholds(cascade.thresholds, n_stages).tolist()
         spent = np.cumsum([stage.flops for stage in cascade.stages]).tolist()

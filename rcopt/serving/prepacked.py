@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcopt.models.precision import Precision
+from rcopt.models.recipe import Precision
 
 
 def prepared(model: nn.Module, precision: Precision, device: torch.device) -> nn.Module:

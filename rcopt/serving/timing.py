@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.models.precision import Precision
+from rcopt.models.recipe import Precision
 from rcopt.serving.executor import CascadeExecutor
 
 

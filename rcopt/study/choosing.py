@@ -236,7 +236,7 @@ def _packed(
         base_side=settings.data.base_side or max(settings.stages.resolutions),
         data_digest=first.details["data_digest"],
         split_digest=first.details["split_digest"],
-        precision=settings.training.precision,
+        precision=settings.training.recipe().precision,
     )
     weights = {}
     for stage, trained in used.items():

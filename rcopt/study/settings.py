@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from rcopt.core.confidences import Confidence
 from rcopt.core.cost import CostName
+from rcopt.models.recipe import Recipe, recipe_types
 from rcopt.redaction import has_login, has_password
 
 
@@ -29,15 +31,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Resolution = Annotated[int, Field(ge=8, le=1024)]
 #: A path, an address or one of a few words.
 Place = Annotated[str, AfterValidator(_without_controls)]
-Epochs = Annotated[int, Field(ge=1, le=10_000)]
-BatchSize = Annotated[int, Field(ge=2, le=65_536)]
-LearningRate = Annotated[float, Field(gt=0, le=100)]
-Momentum = Annotated[float, Field(gt=0, lt=1)]
-WeightDecay = Annotated[float, Field(ge=0, le=1)]
-ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
-Schedule = Literal["cosine", "onecycle"]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class _Section(BaseModel):
@@ -113,41 +106,26 @@ class StageSettings(_Section):
         return dict.fromkeys(self.resolutions, self.backbones)
 
 
-class RecipeChanges(_Section):
-    """What some stages are trained by instead; see `TrainingSettings.override`."""
-
-    epochs: Epochs | None = None
-    batch_size: BatchSize | None = None
-    lr: LearningRate | None = None
-    momentum: Momentum | None = None
-    weight_decay: WeightDecay | None = None
-    label_smoothing: ShareBelowOne | None = None
-    schedule: Schedule | None = None
-    warmup: ShareBelowOne | None = None
-    crop_area: ShareAboveZero | None = None
-    flip: bool | None = None
-    progressive: ShareAboveZero | None = None
-    precision: Precision | None = None
+if TYPE_CHECKING:
+    RecipeChanges = _Section
+else:
+    # Any part of a recipe; what is not given stays as it is.
+    RecipeChanges = create_model(
+        "RecipeChanges",
+        __base__=_Section,
+        **{name: (kind | None, None) for name, kind in recipe_types().items()},
+    )
 
 
-class TrainingSettings(_Section):
-    """How stages are trained (`rcopt.models.recipe.Recipe`), and where."""
+class TrainingSettings(RecipeChanges):
+    """How stages are trained, where `rcopt.models.recipe.Recipe` is to differ; and on what."""
 
-    epochs: Epochs = 16
-    batch_size: BatchSize = 64
-    lr: LearningRate = 0.2
-    momentum: Momentum = 0.9
-    weight_decay: WeightDecay = 5e-4
-    label_smoothing: ShareBelowOne = 0.1
-    schedule: Schedule = "cosine"
-    warmup: ShareBelowOne = 0.15
-    crop_area: ShareAboveZero = 0.35
-    flip: bool = True
-    progressive: ShareAboveZero = 1.0
-    precision: Precision = "auto"
     weights: Place = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
+    keep_memory: bool = False
+    """Keep freed memory in the process while training (glibc alone): each step asks for the
+    same large tensors again. Concerns the whole process, so it must be asked for."""
     attempts: int = Field(default=2, ge=1, le=100)
     """How often a stage's training may fail before the search goes on without it."""
     override: dict[str, RecipeChanges] = Field(default={})
@@ -155,17 +133,21 @@ class TrainingSettings(_Section):
     any text, as in ``"mobilenet_v2*"`` and ``"*@32"``. Of two that match, the later one in the
     file wins where they differ."""
 
-    def recipe(self, stage: str) -> dict[str, Any]:
-        """Return what belongs in a `rcopt.models.recipe.Recipe`.
+    def recipe(self, stage: str | None = None) -> Recipe:
+        """Return how a stage is trained.
 
         Args:
-            stage: Name of the stage, such as ``resnet18@32``.
+            stage: Its name, such as ``resnet18@32``; None for what no override changes.
         """
-        recipe = self.model_dump(exclude={"weights", "device", "attempts", "override"})
+        given = _given(self)
         for pattern, changes in self.override.items():
-            if fnmatchcase(stage, pattern):
-                recipe |= changes.model_dump(exclude_none=True)
-        return recipe
+            if stage is not None and fnmatchcase(stage, pattern):
+                given |= _given(changes)
+        return Recipe(**given)
+
+
+def _given(changes: _Section) -> dict[str, Any]:
+    return changes.model_dump(include=set(recipe_types()), exclude_none=True)
 
 
 class AnswerSettings(_Section):
@@ -268,12 +250,18 @@ class StudySettings(_Section):
 def identity(settings: StudySettings) -> dict[str, Any]:
     """Return the settings that trials must share to be comparable, flat.
 
-    Left out: how many trials, which sampler, where things are stored, the training's device;
-    and how time is measured, unless it is what is minimized.
+    Left out: how many trials, which sampler, where things are stored, the training's device and
+    memory; and how time is measured, unless it is what is minimized.
     """
-    flat = flatten(settings.model_dump(mode="json"))
+    tree = settings.model_dump(mode="json")
+    tree["training"] = {
+        **settings.training.recipe().identity(),
+        "weights": settings.training.weights,
+        "override": settings.training.model_dump(exclude_none=True)["override"],
+    }
+    flat = flatten(tree)
     cost = settings.search.cost
-    free = ["search.", "tracking.", "training.device", "training.attempts", "name", "data.root"]
+    free = ["search.", "tracking.", "name", "data.root"]
     if cost == "flops":
         free.append("latency.")
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}

@@ -12,12 +12,15 @@ from torch import nn
 from rcopt.data import images
 from rcopt.data.dataset import Dataset
 from rcopt.errors import InputError, WorkError
+from rcopt.models import batches
 from rcopt.models import precision as precisions
-from rcopt.models import training
 from rcopt.models.backbones import build
-from rcopt.models.precision import Precision, resolve_precision
+from rcopt.models.batches import Batches
+from rcopt.models.optimizers import make_optimizer, set_rates
+from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict, predict_batch, prediction_batch
-from rcopt.models.recipe import Recipe, Schedule
+from rcopt.models.recipe import Precision, Recipe, Schedule
+from rcopt.models.schedules import learning_rate, side
 from rcopt.models.training import TrainingDiverged, train
 from rcopt.models.weights import load_weights, save_weights
 from tests.support.mapped_memory import needs_linux, resident_bytes
@@ -151,7 +154,7 @@ def test_an_interruption_within_an_epoch_repeats_that_epoch(
             raise KeyboardInterrupt
         return plain(pixels)
 
-    monkeypatch.setattr(training, "normalize", interrupted)
+    monkeypatch.setattr(batches, "normalize", interrupted)
     before = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
         list(train(small_model(), squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
@@ -250,16 +253,17 @@ def test_predicting_halves_the_batch_where_memory_does_not_suffice() -> None:
 
 def test_a_diverged_training_says_in_which_epoch(tmp_path: Path) -> None:
     squares = coloured_squares()
-    recipe = replace(RECIPE, lr=1e30, epochs=5, warmup=0.0)
+    recipe, model = replace(RECIPE, lr=100, epochs=5, warmup=0.0), small_model()
+    nn.init.constant_(list(model.parameters())[-2], 1e30)
     with pytest.raises(TrainingDiverged, match=r"loss became (nan|inf) in epoch \d") as caught:
-        list(train(small_model(), squares, 8, recipe, seed=0, checkpoint=tmp_path / "state"))
+        list(train(model, squares, 8, recipe, seed=0, checkpoint=tmp_path / "state"))
     assert isinstance(caught.value, WorkError)
     assert 1 <= caught.value.epoch <= 5
     assert str(caught.value.epoch) in str(caught.value)
 
 
 def test_weight_decay_spares_norms_and_biases() -> None:
-    groups = training._optimizer(build("resnet18", 3), replace(RECIPE, weight_decay=0.5))
+    groups = make_optimizer(build("resnet18", 3), replace(RECIPE, weight_decay=0.5))
     for group in groups.param_groups:
         dims = {parameter.ndim for parameter in group["params"]}
         assert dims == ({2, 4} if group["weight_decay"] else {1})
@@ -270,24 +274,28 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(
     schedule: Schedule,
 ) -> None:
     recipe = replace(RECIPE, schedule=schedule, lr=0.4, warmup=0.25)
-    rates = [training._lr(recipe, step, 400) for step in range(400)]
+    rates = [learning_rate(recipe, (step + 0.5) / 400, 0.4) for step in range(400)]
     assert max(rates) == pytest.approx(0.4, rel=0.02)
     assert np.argmax(rates) in (99, 100)
     assert (np.diff(rates[:100]) > 0).all()
     assert (np.diff(rates[100:]) < 0).all()
     assert max(rates[0], rates[-1]) < 0.01
-    assert training._lr(replace(recipe, warmup=0.0), 0, 400) == pytest.approx(0.4, rel=0.01)
+    cold = replace(recipe, warmup=0.0)
+    assert learning_rate(cold, 0.001, 0.4) == pytest.approx(0.4, rel=0.01)
+    optimizer = make_optimizer(small_model(), recipe)
+    set_rates(optimizer, recipe, 0.25)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.4}
 
 
 def test_a_progressive_training_grows_to_its_resolution_and_stays_there() -> None:
     recipe = replace(RECIPE, epochs=12, progressive=0.5)
-    sides = [training._side(recipe, epoch, 96) for epoch in range(12)]
+    sides = [side(recipe, epoch, 96) for epoch in range(12)]
     assert sides == [56, 56, 64, 72, 72, 80, 88, 88, 96, 96, 96, 96]
-    assert {training._side(replace(recipe, progressive=1.0), e, 100) for e in range(12)} == {100}
+    assert {side(replace(recipe, progressive=1.0), e, 100) for e in range(12)} == {100}
     for epochs in (1, 2, 3, 50):
         for resolution in (8, 30, 100):
             sides = [
-                training._side(replace(recipe, epochs=epochs, progressive=0.01), e, resolution)
+                side(replace(recipe, epochs=epochs, progressive=0.01), e, resolution)
                 for e in range(epochs)
             ]
             assert sides == sorted(sides)
@@ -301,7 +309,7 @@ def test_a_progressive_training_shows_the_model_what_it_should_and_resumes(tmp_p
     whole = small_model()
     whole.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[3]))
     for record in train(whole, squares, 24, recipe, seed=0):
-        assert set(seen) == {training._side(recipe, record.epoch - 1, 24)}
+        assert set(seen) == {side(recipe, record.epoch - 1, 24)}
         seen.clear()
     checkpoint = tmp_path / "state"
     first = train(small_model(), squares, 24, recipe, seed=0, checkpoint=checkpoint)
@@ -314,7 +322,7 @@ def test_a_progressive_training_shows_the_model_what_it_should_and_resumes(tmp_p
 
 def test_every_epoch_draws_whole_batches_of_different_images() -> None:
     squares = coloured_squares()
-    batches = training._Batches(squares, replace(RECIPE, batch_size=20), CPU)
+    batches = Batches(squares, replace(RECIPE, batch_size=20), CPU)
     assert (batches.steps, batches.size) == (2, 20)
     one, two = (list(batches.epoch(0, epoch, 8)) for epoch in (0, 1))
     assert [len(labels) for _, labels in one] == [20, 20]
@@ -324,16 +332,15 @@ def test_every_epoch_draws_whole_batches_of_different_images() -> None:
 
 def test_batches_pair_images_with_their_labels() -> None:
     squares = coloured_squares()
-    batches = training._Batches(squares, RECIPE, CPU)
+    batches = Batches(squares, RECIPE, CPU)
     for inputs, labels in batches.epoch(0, 0, 8):
         assert torch.equal(inputs.mean(dim=(2, 3)).argmax(dim=1), labels)
 
 
-def test_the_device_route_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_route_gives_the_same_batches() -> None:
     squares = coloured_squares()
-    on_cpu = training._Batches(squares, RECIPE, CPU)
-    resident = training._Batches(squares, RECIPE, CPU)
-    resident._resident = torch.from_numpy(squares.base[squares.splits["train"]])
+    on_cpu = Batches(squares, RECIPE, CPU)
+    resident = Batches(squares, RECIPE, CPU, resident=True)
     pairs = zip(on_cpu.epoch(0, 0, 8), resident.epoch(0, 0, 8), strict=True)
     for (inputs, labels), (other_inputs, other_labels) in pairs:
         assert torch.equal(labels, other_labels)
@@ -415,34 +422,37 @@ def test_predict_batch_needs_evaluation_mode() -> None:
 
 def test_auto_precision_follows_hardware_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     resnet, mobilenet = build("resnet18", 2), build("mobilenet_v2-0.25", 2)
-    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precisions, "cpu_has_bfloat16", lambda: True)
     assert resolve_precision("auto", resnet, "cpu") == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu") == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu", training_side=64) == "float32"
     assert resolve_precision("auto", resnet, "cpu", training_side=64) == "bfloat16"
     assert resolve_precision("auto", mobilenet, "cpu", training_side=160) == "bfloat16"
     assert resolve_precision("bfloat16", mobilenet, "cpu", training_side=64) == "bfloat16"
-    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precisions, "cpu_has_bfloat16", lambda: False)
     assert resolve_precision("auto", resnet, "cpu") == "float32"
 
 
 def test_auto_precision_follows_the_images_that_an_epoch_trains_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[int, str]] = []
-    gradients = training._gradients
-
-    def noted(*given: Any) -> Any:
-        seen.append((given[1].shape[-1], given[-1]))
-        return gradients(*given)
-
-    monkeypatch.setattr(precisions, "_cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(training, "_gradients", noted)
+    seen: list[tuple[int, bool]] = []
+    monkeypatch.setattr(precisions, "cpu_has_bfloat16", lambda: True)
     recipe = replace(RECIPE, epochs=3, precision="auto", progressive=0.3)
     model = build("mobilenet_v2-0.25", 3)
+    model.register_forward_pre_hook(
+        lambda _, inputs: seen.append((inputs[0].shape[-1], torch.is_autocast_enabled("cpu")))
+    )
     list(train(model, coloured_squares(side=32), 96, recipe, seed=0))
-    assert {side for side, precision in seen if precision == "float32"} == {56, 88}
-    assert {side for side, precision in seen if precision == "bfloat16"} == {96}
+    assert {side for side, bfloat16 in seen if not bfloat16} == {56, 88}
+    assert {side for side, bfloat16 in seen if bfloat16} == {96}
+
+
+def test_predictions_that_are_not_finite_are_a_failed_training() -> None:
+    model = small_model()
+    nn.init.constant_(list(model.parameters())[-1], torch.nan)
+    with pytest.raises(WorkError, match="diverged: its answers to the test images are not finite"):
+        predict(model, coloured_squares(), "test", 8)
 
 
 @needs_linux

@@ -12,8 +12,8 @@ from rcopt.core.cascade import NEVER, Cascade, Stage, evaluate, exits
 from rcopt.core.confidences import confidence
 from rcopt.core.predictions import Predictions
 from rcopt.models.backbones import build
-from rcopt.models.precision import Precision
 from rcopt.models.prediction import predict_batch
+from rcopt.models.recipe import Precision
 from rcopt.serving.executor import CascadeExecutor, CascadeOutput
 
 CLASSES = 4

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from rcopt.models.backbones import build
-from rcopt.models.precision import Precision
 from rcopt.models.prediction import predict_batch
+from rcopt.models.recipe import Precision
 from rcopt.serving.prepacked import prepared
 
 CPU = torch.device("cpu")

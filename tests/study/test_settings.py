@@ -1,7 +1,7 @@
 import os
 import string
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,11 @@ def test_overrides_win_over_the_file_and_are_toml(project: Path) -> None:
         'training.device="cpu"',
         "name=other",
     )
-    assert (settings.seed, settings.training.lr, settings.training.flip) == (3, 0.5, False)
+    assert (settings.seed, settings.training.recipe().lr, settings.training.recipe().flip) == (
+        3,
+        0.5,
+        False,
+    )
     assert settings.stages.resolutions == (8, 24)
     assert settings.data.root == "some where/else"
     assert (settings.training.device, settings.name) == ("cpu", "other")
@@ -385,19 +389,16 @@ def test_a_home_folder_that_does_not_exist_is_named(project: Path) -> None:
 
 
 def test_an_override_changes_what_it_names_for_the_stages_it_matches() -> None:
-    training = TrainingSettings(
-        lr=0.2,
-        epochs=10,
-        override={
-            "mobilenet_v2*": RecipeChanges(lr=0.05, flip=False),
-            "*@32": RecipeChanges(epochs=50),
-        },
-    )
+    override = {
+        "mobilenet_v2*": {"lr": 0.05, "flip": False},
+        "*@32": {"epochs": 50},
+    }
+    training = training_settings(lr=0.2, epochs=10, override=override)
     plain = training.recipe("resnet18@64")
-    assert plain == TrainingSettings(lr=0.2, epochs=10).recipe("resnet18@64")
-    assert training.recipe("resnet18@32") == plain | {"epochs": 50}
-    assert training.recipe("mobilenet_v2-0.5@64") == plain | {"lr": 0.05, "flip": False}
-    assert training.recipe("mobilenet_v2@32") == plain | {"lr": 0.05, "flip": False, "epochs": 50}
+    assert plain == Recipe(lr=0.2, epochs=10) == training.recipe()
+    assert training.recipe("resnet18@32") == replace(plain, epochs=50)
+    assert training.recipe("mobilenet_v2-0.5@64") == replace(plain, lr=0.05, flip=False)
+    assert training.recipe("mobilenet_v2@32") == replace(plain, lr=0.05, flip=False, epochs=50)
 
 
 def test_of_two_overrides_the_later_one_in_the_file_wins(project: Path) -> None:
@@ -407,12 +408,26 @@ def test_of_two_overrides_the_later_one_in_the_file_wins(project: Path) -> None:
             f"[training.override.'{pattern}']\nlr = {values[pattern]}\n"
             for pattern in (first, second)
         )
-        assert settings_of(MINIMAL + text, project).training.recipe("resnet18@8")["lr"] == lr
+        assert settings_of(MINIMAL + text, project).training.recipe("resnet18@8").lr == lr
 
 
 def test_every_part_of_a_recipe_can_be_overridden() -> None:
-    assert set(RecipeChanges.model_fields) == set(TrainingSettings().recipe("resnet18@8"))
-    assert set(RecipeChanges.model_fields) == {field.name for field in fields(Recipe)}
+    names = {field.name for field in fields(Recipe)}
+    assert set(RecipeChanges.model_fields) == names
+    assert names < set(TrainingSettings.model_fields)
+
+
+def test_what_stages_were_trained_by_before_is_found_by_the_same_digest() -> None:
+    """Digests as they were when a recipe was a dictionary of twelve settings."""
+    plain = TrainingSettings().recipe("resnet18@32").identity()
+    assert digest(plain) == "a312badf71b501b1a99518475aeb228809931330824b3d1c0a964f506948989c"
+    training = training_settings(epochs=3, lr=0.1, override={"*@32": {"flip": False}})
+    changed = training.recipe("resnet18@32").identity()
+    assert digest(changed) == "afd21e0632aa92cb0730312da0b70854304b29eeef052eb3bf90d5c54c341a34"
+
+
+def training_settings(**values: object) -> TrainingSettings:
+    return TrainingSettings.model_validate(values)
 
 
 # --- what is written down ---
@@ -425,11 +440,13 @@ names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
 shares = st.floats(0.01, 0.33)
 resolution_sets = st.sets(st.integers(8, 1024), min_size=1, max_size=4)
 backbone_lists = st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
-recipe_changes = st.builds(
-    RecipeChanges,
-    epochs=st.none() | st.integers(1, 10_000),
-    flip=st.none() | st.booleans(),
-    schedule=st.sampled_from([None, "cosine", "onecycle"]),
+recipe_changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 10_000),
+        "flip": st.booleans(),
+        "schedule": st.sampled_from(["cosine", "onecycle"]),
+    },
 )
 
 
@@ -452,7 +469,7 @@ def studies(draw: st.DrawFn) -> StudySettings:
         stages=StageSettings(
             resolutions=resolutions, backbones=backbones, optional=draw(st.booleans())
         ),
-        training=TrainingSettings(
+        training=training_settings(
             lr=draw(st.floats(1e-9, 100)),
             weight_decay=draw(st.floats(0, 1)),
             weights=draw(places),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rcopt.models.families import by_depth, parse
+from rcopt.models.families import parse
 from rcopt.study.file import load_study
 from rcopt.study.stages.recorded import read_predictions
 
@@ -22,7 +22,6 @@ def test_every_study_file_names_stages_that_exist(file: Path) -> None:
     names = []
     for resolution, backbones in settings.stages.table().items():
         assert [parse(name).name for name in backbones] == list(backbones)
-        assert len(by_depth(backbones)) == len(backbones)
         names += [f"{name}@{resolution}" for name in backbones]
     for pattern in settings.training.override:
         assert any(fnmatchcase(name, pattern) for name in names), pattern

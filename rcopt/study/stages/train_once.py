@@ -18,6 +18,7 @@ from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError, WorkError
 from rcopt.files import digest, file_digest
 from rcopt.models.allocation import memory_kept
+from rcopt.models.recipe import Recipe
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.settings import StudySettings
@@ -27,7 +28,6 @@ from rcopt.study.workers.outages import Patience
 if TYPE_CHECKING:
     from rcopt.data.dataset import Dataset
     from rcopt.models.macs import Cost
-    from rcopt.models.recipe import Recipe
 
 #: Raised when training or prediction change so that the same key no longer means the same.
 KEY_VERSION = 2
@@ -74,7 +74,7 @@ def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
             "splits": workshop.dataset.split_digest,
             "resolution": resolution,
             "backbone": name,
-            "recipe": settings.training.recipe(f"{name}@{resolution}"),
+            "recipe": settings.training.recipe(f"{name}@{resolution}").identity(),
             "weights": weights_identity(workshop.study),
             "seed": settings.seed,
         }
@@ -103,7 +103,7 @@ def weights_identity(study: Study) -> str:
         raise InputError(
             f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
             "file, or use 'none' or 'pretrained'"
-        ) from None
+        ) from error
 
 
 def obtain_stage(
@@ -140,6 +140,8 @@ def obtain_stage(
             alive = patient(lambda: held.enter_context(workshop.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
             if alive is not None and patient(tracker.find_stage, key) is None:
+                if workshop.study.settings.training.keep_memory:
+                    held.enter_context(memory_kept())
                 try:
                     return _make(workshop, run, key, resolution, backbone, alive), "trained"
                 except ClaimLost as lost:
@@ -153,7 +155,6 @@ def obtain_stage(
         time.sleep(POLL)
 
 
-@memory_kept()
 def _make(
     workshop: Workshop,
     run: tracking.StudyRun,
@@ -165,17 +166,18 @@ def _make(
     from rcopt.models.backbones import build
     from rcopt.models.macs import count_macs
     from rcopt.models.prediction import predict
-    from rcopt.models.recipe import Recipe
     from rcopt.models.training import train
     from rcopt.models.weights import save_weights
 
     settings = workshop.study.settings
     dataset, progress = workshop.dataset, workshop.progress
     n_classes = len(dataset.classes)
-    model = build(backbone, n_classes, weights=_weights(workshop.study), seed=settings.seed)
+    model = build(
+        backbone, n_classes, resolution, weights=_weights(workshop.study), seed=settings.seed
+    )
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
-    recipe = Recipe(**settings.training.recipe(stage.name))
+    recipe = settings.training.recipe(stage.name)
     checkpoint = _checkpoint(workshop, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     patient, tracker = workshop.patience, workshop.tracker
@@ -269,7 +271,7 @@ def _make(
     return published
 
 
-def _params(settings: StudySettings, recipe: "Recipe", cost: "Cost") -> Mapping[str, object]:
+def _params(settings: StudySettings, recipe: Recipe, cost: "Cost") -> Mapping[str, object]:
     return {
         **asdict(recipe),
         "weights": settings.training.weights,
@@ -279,7 +281,7 @@ def _params(settings: StudySettings, recipe: "Recipe", cost: "Cost") -> Mapping[
     }
 
 
-def _details(workshop: Workshop, recipe: "Recipe", seconds: float) -> Mapping[str, str]:
+def _details(workshop: Workshop, recipe: Recipe, seconds: float) -> Mapping[str, str]:
     import platform
 
     import torch

@@ -43,15 +43,15 @@ class TrainableStages:
         claims: Claims,
         patience: Patience,
     ) -> None:
-        from rcopt.models.families import by_depth, parse
+        from rcopt.models.families import parse
 
         settings = study.settings
         table: dict[int, tuple[str, ...]] = {}
         for resolution, names in settings.stages.table().items():
             try:
-                table[resolution] = by_depth(tuple(parse(name).name for name in names))
+                table[resolution] = tuple(parse(name).name for name in names)
             except InputError as error:
-                raise InputError(f"{study.file.name}: stages.backbones: {error}") from None
+                raise InputError(f"{study.file.name}: stages.backbones: {error}") from error
         every = [f"{name}@{resolution}" for resolution in table for name in table[resolution]]
         for pattern in settings.training.override:
             if not any(fnmatchcase(name, pattern) for name in every):
@@ -59,7 +59,6 @@ class TrainableStages:
                     f"{study.file.name}: training.override: {pattern!r} matches none of the "
                     f"stages, which are {', '.join(every)}"
                 )
-        self._space = Space(table, settings.stages.optional)
         self._device = known_device("training.device", settings.training.device)
         weights_identity(study)
         dataset = open_dataset(study, progress)
@@ -81,6 +80,7 @@ class TrainableStages:
             source=settings.data.source,
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
+        self._space = Space(_by_cost(self._costs), settings.stages.optional)
         self._claimed_as = {key: claim_name(self._workshop, *key) for key in self._costs}
 
     @property
@@ -147,13 +147,21 @@ def _count(
         from rcopt.models.backbones import build
         from rcopt.models.macs import count_macs
 
-        cost = count_macs(build(backbone, n_classes), resolution)
+        cost = count_macs(build(backbone, n_classes, resolution), resolution)
         known[f"{backbone}@{resolution}/{n_classes}"] = cost.macs
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(sealed({"macs": known}), indent=1).encode())
     return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+
+
+def _by_cost(costs: Mapping[StageKey, Stage]) -> dict[int, tuple[str, ...]]:
+    """Return each resolution's backbones from cheap to costly."""
+    table: dict[int, tuple[str, ...]] = {}
+    for resolution, name in sorted(costs, key=lambda key: (key[0], costs[key].flops, key[1])):
+        table[resolution] = (*table.get(resolution, ()), name)
+    return table
 
 
 def known_macs(study: Study) -> dict[str, int]:
