@@ -10,8 +10,10 @@ from .data.prediction_files import load_stage, save_stage
 from .errors import InputError, WorkError
 from .serving.executor import CascadeExecutor
 from .serving.registry import load_cascade
-from .study.choosing import Choice, Wish, register, select
+from .study.choice import Choice, Criterion
+from .study.choosing import select
 from .study.file import Study, load_study
+from .study.packing import register
 from .study.results import Results
 from .study.run_study import front, run
 
@@ -23,6 +25,7 @@ __all__ = [
     "Cascade",
     "CascadeExecutor",
     "Choice",
+    "Criterion",
     "Evaluation",
     "InputError",
     "OperatingPoint",
@@ -33,7 +36,6 @@ __all__ = [
     "StudyFront",
     "ThresholdFront",
     "TrainedStage",
-    "Wish",
     "WorkError",
     "confidence",
     "evaluate",

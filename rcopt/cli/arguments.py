@@ -31,29 +31,36 @@ def retry_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choice_options(parser: argparse.ArgumentParser, title: str) -> None:
+def choice_options(parser: argparse.ArgumentParser, title: str, *, required: bool) -> None:
     """Add what may be asked of a choice."""
-    wish = parser.add_argument_group(title)
-    wish.add_argument(
+    asked = parser.add_argument_group(title).add_mutually_exclusive_group(required=required)
+    asked.add_argument(
         "--max-flops", type=flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
     )
-    wish.add_argument(
+    asked.add_argument(
         "--max-milliseconds", type=float, metavar="N", help="most mean time (cost = latency)"
     )
-    wish.add_argument("--min-accuracy", type=share, metavar="SHARE", help="such as 0.9 or 90%%")
-    wish.add_argument(
+    asked.add_argument("--min-accuracy", type=share, metavar="SHARE", help="such as 0.9 or 90%%")
+    asked.add_argument(
         "--max-drop",
         type=share,
         metavar="SHARE",
         help="accuracy given up against the best single stage: 0.01 or 1%%",
     )
-    wish.add_argument("--knee", action="store_true", help="the knee point of the front")
-    wish.add_argument("--trial", type=int, metavar="N", help="the configuration of trial N")
+    asked.add_argument("--knee", action="store_true", help="the knee point of the front")
+    asked.add_argument("--trial", type=int, metavar="N", help="the configuration of trial N")
     parser.add_argument(
         "--certify",
         type=share,
         metavar="CONFIDENCE",
         help="guarantee --max-drop with this confidence (0.9) on the calibration split",
+    )
+    parser.add_argument(
+        "--promise",
+        choices=["accuracy", "lost"],
+        default="accuracy",
+        help="with --certify, of what at most --max-drop: accuracy given up (default), or images "
+        "lost that the best single stage gets right, whatever others are gained",
     )
 
 
@@ -61,9 +68,9 @@ def wanted(arguments: argparse.Namespace) -> Any:
     """Return what was asked of a choice."""
     from dataclasses import fields
 
-    from rcopt.study.choosing import Wish
+    from rcopt.study.choice import Criterion
 
-    return Wish(**{field.name: getattr(arguments, field.name) for field in fields(Wish)})
+    return Criterion(**{field.name: getattr(arguments, field.name) for field in fields(Criterion)})
 
 
 def cost_option(parser: argparse.ArgumentParser) -> None:
@@ -120,9 +127,13 @@ def wants(arguments: argparse.Namespace) -> bool:
     """Return whether anything was asked of a choice."""
     from dataclasses import fields
 
-    from rcopt.study.choosing import Wish
+    from rcopt.study.choice import Criterion
 
-    return any(getattr(arguments, field.name) != field.default for field in fields(Wish))
+    return any(
+        getattr(arguments, field.name) != field.default
+        for field in fields(Criterion)
+        if field.name != "promise"
+    )
 
 
 def say(text: str) -> None:

@@ -22,17 +22,17 @@ def select_command(arguments: argparse.Namespace) -> None:
     import json
 
     from rcopt.cli import tables
-    from rcopt.study import choosing
+    from rcopt.study import choosing, packing
 
-    wish = wanted(arguments)
+    criterion = wanted(arguments)
     study, ranking = ranked(arguments)
-    choice = choosing.select(study, wish, None if ranking is None else ranking.points)
+    choice = choosing.select(study, criterion, None if ranking is None else ranking.points)
     if arguments.format == "json":
         print(json.dumps(choice.to_dict(), indent=1))
     else:
         print(tables.choice_table(choice))
     if arguments.register:
-        registered = choosing.register(study, choice, arguments.register)
+        registered = packing.register(study, choice, arguments.register)
         say(f"registered {registered.name} version {registered.version}")
         say(f"next: rcopt predict {registered.name} IMAGE...")
         say(f"      mlflow models serve -m {registered.uri} --env-manager local")
@@ -94,13 +94,13 @@ def bench_command(arguments: argparse.Namespace) -> None:
 
 
 def _picked(arguments: argparse.Namespace) -> Any:
-    from rcopt.study import choosing
+    from rcopt.study import choosing, packing
     from rcopt.study.file import load_study
 
     study = load_study(arguments.model)
     choice = choosing.select(study, wanted(arguments))
     say(f"picked {choice.point.cascade}")
-    return choosing.opened(study, choice, device=arguments.device)
+    return packing.opened(study, choice, device=arguments.device)
 
 
 def _loaded(arguments: argparse.Namespace) -> Any:
@@ -114,7 +114,7 @@ def _loaded(arguments: argparse.Namespace) -> Any:
 
 
 def _select_options(parser: argparse.ArgumentParser) -> None:
-    choice_options(parser, "what to pick by (exactly one)")
+    choice_options(parser, "what to pick by (exactly one)", required=True)
     cost_option(parser)
     parser.add_argument(
         "--register", metavar="NAME", help="make it version N of this MLflow model"
@@ -149,7 +149,9 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="to measure throughput at (default: 1 8 64 256)",
     )
-    choice_options(parser, "pick a cascade of a study, as rcopt select does (at most one)")
+    choice_options(
+        parser, "pick a cascade of a study, as rcopt select does (at most one)", required=False
+    )
 
 
 COMMANDS = (

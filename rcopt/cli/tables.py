@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rcopt.study.results import Results
 if TYPE_CHECKING:
     # Both stand on torch, which tables of numbers need not load.
     from rcopt.serving.pictures import Answer
-    from rcopt.study.choosing import Choice
+    from rcopt.study.choice import Choice
     from rcopt.study.status import Status
     from rcopt.study.workers.places import Worker
 
@@ -262,7 +263,7 @@ def choice_table(choice: "Choice") -> str:
                 choice.validation,
                 reference.validation,
             ),
-            ("test", point.test, choice.test, reference.test),
+            ("test", point.test, choice.test.accuracy, reference.test),
         )
         if evaluation is not None
     ]
@@ -270,10 +271,22 @@ def choice_table(choice: "Choice") -> str:
     costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
     numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
     where = "" if point.trial is None else f", trial {point.trial}"
-    text = (
-        f"{choice.study}: {cascade_text(point)}  ({point.source}{where})\n\n{stages}\n\n{numbers}"
+    parts = [
+        choice.verdict(),
+        f"{choice.study}: {cascade_text(point)}  ({point.source}{where})",
+        stages,
+        numbers,
+    ]
+    if choice.asked_drop is not None:
+        parts.append(
+            f"Asked for {-100 * choice.asked_drop:+.2f} points on validation, where a choice "
+            "looks better than it is, so that what to expect on new images is what was asked."
+        )
+    if choice.certificate is not None:
+        parts.append(str(choice.certificate))
+    return "\n\n".join(
+        part if "\n" in part else "\n".join(textwrap.wrap(part, 80)) for part in parts
     )
-    return text if choice.certificate is None else f"{text}\n\n{choice.certificate}"
 
 
 def repeats_table(found: Repeats, budgets: int = 12) -> str:

@@ -185,6 +185,56 @@ def optimistic_test_front(
     )
 
 
+def lost_front(
+    stages: Sequence[TrainedStage],
+    reference: Stage,
+    *,
+    rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
+    optional: bool | Collection[int] = True,
+    resolutions: Collection[int] | None = None,
+    max_stages: int = 4,
+) -> tuple[OperatingPoint, ...]:
+    """Return the exact front of the share of lost images and cost, safest first.
+
+    An image is lost if the cascade answers it wrongly and the reference rightly. The sweep is
+    that of `study_front` with "not lost" in the place of "right"; it finds cascades that stay
+    close to the reference, where the front of accuracy finds those that win as many images
+    elsewhere as they lose.
+
+    Args:
+        stages: Trained stages with predictions on validation, the reference among them.
+        reference: The stage to stay close to.
+        rule: As in `study_front`.
+        optional: As in `study_front`.
+        resolutions: As in `study_front`.
+        max_stages: As in `study_front`.
+
+    Returns:
+        Points with their validation numbers, all cheaper than the reference, falling in cost
+        and rising in the share lost; empty where nothing is cheaper.
+
+    Raises:
+        ValueError: As `study_front`, or if the reference is not among the stages.
+    """
+    if reference not in [trained.stage for trained in stages]:
+        raise ValueError(f"reference must be one of the stages, {reference.name} is not")
+    frame = study_front(
+        [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
+    )
+    read = _reader(stages, rule, "validation")
+    wrong = ~read((reference,))[1][0]
+
+    def not_lost(
+        combination: tuple[Stage, ...],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        confidence, correct = read(combination)
+        return confidence, correct | wrong
+
+    front = _add(frame, stages, _combinations(frame, stages), not_lost)
+    points = (_operating_points([point.cascade], read)[0] for point in reversed(front.points))
+    return tuple(point for point in points if point.validation.cost < reference.cost)
+
+
 def _may_skip(front: StudyFront, resolution: int) -> bool:
     if isinstance(front.optional, bool):
         return front.optional

@@ -1,0 +1,119 @@
+"""What one given cascade saves and costs against a reference, on images it was not chosen by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.evaluations import outcomes
+from rcopt.core.predictions import Split
+from rcopt.core.statistics.intervals import Interval, accuracy_interval, difference_interval
+from rcopt.core.trained_stage import TrainedStage
+
+#: Resamples of an interval of a saving.
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cascade against a reference on the same images.
+
+    Attributes:
+        reference: What it is compared with.
+        accuracy: Interval of the cascade's accuracy (exact binomial).
+        change: Interval of its accuracy minus the reference's, paired (Bonett and Price 2012).
+        saving: Interval of the reference's FLOPs over the cascade's mean FLOPs (bootstrap).
+        n_images: Number of images.
+    """
+
+    reference: Stage
+    accuracy: Interval
+    change: Interval
+    saving: Interval
+    n_images: int
+
+
+def compare(
+    cascade: Cascade,
+    reference: Stage,
+    stages: Sequence[TrainedStage],
+    split: Split,
+    rule: AnswerRule | None = None,
+    *,
+    level: float = 0.95,
+) -> Comparison:
+    """Return what a cascade does on a split beside what a single stage does.
+
+    The intervals are of this cascade with these thresholds: they say what to expect on new
+    images like these. How much another choice would differ is another question; see
+    `rcopt.core.statistics.bootstrap`.
+
+    Args:
+        cascade: Chosen on other images.
+        reference: Usually the most accurate stage.
+        stages: Trained stages with predictions on ``split``, and on validation where the rule
+            fits temperatures.
+        split: Usually ``"test"``.
+        rule: How probabilities become answers, the default rule if None.
+        level: Between 0 and 1.
+
+    Raises:
+        ValueError: If a stage or its predictions are missing, or the cascade costs nothing.
+    """
+    own, alone = outcomes([cascade, Cascade((reference,), ())], stages, split, rule)
+    n = len(own.correct)
+    return Comparison(
+        reference=reference,
+        accuracy=accuracy_interval(own.correct, level),
+        change=difference_interval(own.correct, alone.correct, level),
+        saving=saving_interval(
+            np.rint(np.array(own.evaluation.exit_rates) * n).astype(np.int64),
+            np.array([stage.flops for stage in cascade.stages]),
+            reference.flops,
+            level=level,
+        ),
+        n_images=n,
+    )
+
+
+def saving_interval(
+    exits: NDArray[np.int64],
+    costs: NDArray[np.float64],
+    reference: float,
+    *,
+    level: float = 0.95,
+    n_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return how many times less a cascade costs than a stage, with its bootstrap interval.
+
+    What an image costs depends on the stage that answers it alone, so drawing images with
+    replacement is drawing the numbers of exits from a multinomial distribution.
+
+    Args:
+        exits: (K,) images answered by each stage.
+        costs: (K,) cost of each stage.
+        reference: Cost of the reference for each image, positive.
+        level: Between 0 and 1.
+        n_resamples: At least 2.
+        seed: Of the resamples; the same counts give the same interval.
+
+    Raises:
+        ValueError: If the cascade costs nothing.
+
+    Example:
+        >>> i = saving_interval(np.array([80, 20]), np.array([1.0, 9.0]), 9.0)
+        >>> round(i.estimate, 2), round(i.low, 2), round(i.high, 2)
+        (3.21, 2.54, 4.25)
+    """
+    per_image = np.cumsum(costs)
+    n = int(exits.sum())
+    mean = float(exits @ per_image) / n
+    if mean <= 0:
+        raise ValueError("the cascade must have a positive cost to tell a saving, got 0")
+    drawn = np.random.default_rng(seed).multinomial(n, exits / n, size=n_resamples)
+    low, high = np.quantile(drawn @ per_image / n, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(reference / mean, reference / float(high), reference / float(low), level)

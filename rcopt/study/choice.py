@@ -1,0 +1,140 @@
+"""What is asked of a configuration, and what was chosen."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rcopt.core.cascade import OperatingPoint
+from rcopt.core.statistics.certify import Certificate, Promise
+from rcopt.core.statistics.comparison import Comparison
+from rcopt.core.statistics.intervals import Interval
+from rcopt.errors import InputError
+from rcopt.study.results import StageSummary
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What is asked of a configuration; exactly one of the first six.
+
+    Attributes:
+        max_flops: Most mean FLOPs per image.
+        max_milliseconds: Most mean time per image; only on a front by time.
+        min_accuracy: Least validation accuracy.
+        max_drop: Most accuracy given up against the best single stage, as a share. It is what
+            to expect on new images: less is asked for on validation, as far as choosing makes
+            a cascade look better there than it is.
+        knee: The knee point of the front.
+        trial: The configuration of this trial.
+        certify: With ``max_drop``: the confidence of a guarantee on the calibration split.
+        promise: What is guaranteed; see `rcopt.core.statistics.certify.Certificate`.
+    """
+
+    max_flops: float | None = None
+    max_milliseconds: float | None = None
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+    knee: bool = False
+    trial: int | None = None
+    certify: float | None = None
+    promise: Promise = "accuracy"
+
+    def __post_init__(self) -> None:
+        """Refuse none or several criteria."""
+        asked = {
+            "max_flops": self.max_flops,
+            "max_milliseconds": self.max_milliseconds,
+            "min_accuracy": self.min_accuracy,
+            "max_drop": self.max_drop,
+            "knee": self.knee or None,
+            "trial": self.trial,
+        }
+        if sum(value is not None for value in asked.values()) != 1:
+            raise InputError(f"select: expected exactly one of {', '.join(asked)}")
+        if self.certify is not None and self.max_drop is None:
+            raise InputError("select: certify needs max_drop, which it then guarantees")
+        if self.promise not in ("accuracy", "lost"):
+            raise InputError(f"select: promise must be accuracy or lost, got {self.promise!r}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen configuration.
+
+    Attributes:
+        study: The study's name.
+        point: With validation and test numbers.
+        validation: 95 % interval of its accuracy on validation (it was chosen there, so the
+            estimate is optimistic).
+        test: What this very cascade does on test beside the reference, with 95 % intervals.
+        reference: The best single stage on validation.
+        asked_drop: With ``max_drop``: what was asked for on validation, so that no more than
+            ``max_drop`` is to be expected on new images.
+        certificate: What is guaranteed; None unless asked for.
+    """
+
+    study: str
+    point: OperatingPoint
+    validation: Interval
+    test: Comparison
+    reference: StageSummary
+    asked_drop: float | None = None
+    certificate: Certificate | None = None
+
+    def verdict(self) -> str:
+        """Return what the choice saves and costs on test, with its intervals, as a sentence."""
+        saving, change = self.test.saving, self.test.change
+        name = self.reference.stage.name
+        if self.point.cascade.stages == (self.reference.stage,):
+            return f"Do not cascade: {name} alone is as good for less."
+        factor = saving.estimate if saving.estimate >= 1 else 1 / saving.estimate
+        low, high = sorted(
+            (saving.low, saving.high)
+            if saving.estimate >= 1
+            else (1 / saving.low, 1 / saving.high)
+        )
+        word = "fewer" if saving.estimate >= 1 else "more"
+        return (
+            f"On test: {factor:.2f} times {word} FLOPs than {name} ({low:.2f} to {high:.2f}), "
+            f"{_points(change.estimate)} points of accuracy ({_points(change.low)} to "
+            f"{_points(change.high)}); 95 % intervals of this cascade, "
+            f"{self.test.n_images} images."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice as JSON."""
+        tree = self.point.to_dict()
+        tree["validation"]["accuracy_interval"] = _ends(self.validation)
+        tree["test"]["accuracy_interval"] = _ends(self.test.accuracy)
+        tree["test"]["accuracy_change"] = self.test.change.estimate
+        tree["test"]["accuracy_change_interval"] = _ends(self.test.change)
+        tree["test"]["flops_saving"] = self.test.saving.estimate
+        tree["test"]["flops_saving_interval"] = _ends(self.test.saving)
+        tree["verdict"] = self.verdict()
+        tree["reference"] = {
+            "stage": self.reference.stage.name,
+            "flops": self.reference.stage.flops,
+            "validation": self.reference.validation,
+            "test": self.reference.test,
+        }
+        if self.asked_drop is not None:
+            tree["asked_drop_on_validation"] = self.asked_drop
+        if self.certificate is not None:
+            tree["certificate"] = {
+                "promise": self.certificate.promise,
+                "drop": self.certificate.drop,
+                "confidence": self.certificate.confidence,
+                "n_images": self.certificate.n_images,
+                "certified": self.certificate.point is not None,
+                "smallest_drop": self.certificate.smallest_drop,
+                "images_without_loss": self.certificate.images_without_loss,
+                "images_at_this_rate": self.certificate.images_at_this_rate,
+                "text": str(self.certificate),
+            }
+        return tree
+
+
+def _ends(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}"

@@ -1,0 +1,104 @@
+"""Make a chosen configuration a model: registered in MLflow, or opened to answer."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rcopt import tracking
+from rcopt.core.answers import AnswerRule, fit_temperature
+from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.errors import InputError
+from rcopt.serving import registry
+from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, save_cascade
+from rcopt.study.choice import Choice
+from rcopt.study.file import Study
+from rcopt.study.results import load_results
+from rcopt.study.stages.lookup import trained_stages
+
+
+def register(
+    study: Study, choice: Choice, name: str, *, alias: str = registry.ALIAS
+) -> registry.RegisteredCascade:
+    """Pack a chosen configuration as an MLflow model and register it.
+
+    Raises:
+        InputError: If its weights are not stored (``source = "predictions"``) or damaged.
+    """
+    _check_weights(study)
+    settings = study.settings
+    tracker = tracking.open_tracker(settings.tracking.uri, study.project)
+    run = tracker.study_of(study.name, settings.stages.resolutions)
+    if run is None:
+        raise InputError(f"{study.name}: not in the MLflow store; 'rcopt run' logs it again")
+    point = choice.point
+    if point.run_id is None:
+        point = replace(point, run_id=tracker.log_cascade(run, point))
+    package, weights = _packed(study, point, tracker)
+    note = f"Chosen from study `{study.name}`. {choice.verdict()}"
+    if choice.certificate is not None:
+        text = str(choice.certificate)
+        note += f" {text[0].upper()}{text[1:]}"
+    return registry.register(
+        tracker, package, weights, name, experiment_id=run.experiment_id, alias=alias, note=note
+    )
+
+
+def opened(study: Study, choice: Choice, *, device: str = "cpu") -> LoadedCascade:
+    """Return a chosen configuration ready to answer, without registering it.
+
+    Raises:
+        InputError: As `register`.
+    """
+    _check_weights(study)
+    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    package, weights = _packed(study, choice.point, tracker)
+    with TemporaryDirectory(prefix="rcopt-") as made:
+        folder = Path(made) / "cascade"
+        save_cascade(folder, package, weights)
+        return open_cascade(folder, device)
+
+
+def _check_weights(study: Study) -> None:
+    if study.settings.data.source == "predictions":
+        raise InputError(
+            f"{study.name}: its stages come from stored predictions, without weights, so there "
+            "is nothing to run; pick from a study that trains its stages"
+        )
+
+
+def _packed(
+    study: Study, point: OperatingPoint, tracker: tracking.Tracker
+) -> tuple[CascadePackage, dict[Stage, Path]]:
+    settings = study.settings
+    rule = AnswerRule(**settings.answers.model_dump())
+    used = {
+        trained.stage: trained
+        for trained in trained_stages(study, tracker)
+        if trained.stage in point.cascade.stages
+    }
+    first = used[point.cascade.stages[0]]
+    temperatures = None
+    if rule.temperature:
+        temperatures = tuple(
+            fit_temperature(used[stage].predictions["validation"])
+            for stage in point.cascade.stages
+        )
+    package = CascadePackage(
+        point=point,
+        rule=rule,
+        temperatures=temperatures,
+        classes=load_results(study.folder / "results.json").classes,
+        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        data_digest=first.details["data_digest"],
+        split_digest=first.details["split_digest"],
+        precision=settings.training.recipe().precision,
+    )
+    weights = {}
+    for stage, trained in used.items():
+        try:
+            weights[stage] = tracker.weights_path(str(trained.run_id))
+        except InputError as error:
+            raise InputError(
+                f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"
+            ) from error
+    return package, weights
