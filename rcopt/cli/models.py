@@ -83,7 +83,7 @@ def bench_command(arguments: argparse.Namespace) -> None:
 
     loaded = _picked(arguments) if wants(arguments) else _loaded(arguments)
     files = picture_files(Path(arguments.images))[: arguments.count]
-    base = np.stack([decode(file, loaded.base_side, str(file)) for file in files])
+    base = np.stack([decode(file, loaded.base_side, str(file), loaded.levels) for file in files])
     result = benchmark(
         loaded.executor,
         torch.from_numpy(base),

@@ -5,6 +5,7 @@ import json
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ class Dataset:
         splits: Rising indices of the images of each split; disjoint.
         digest: Hex digest of classes, names, labels, pixels and S.
         split_digest: Hex digest of the splits.
+        levels: Range of the samples of pictures of more than 8 bits, as `decode` takes it;
+            None where there are none.
+        notes: What a person should know: what was left out, what was assumed.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Dataset:
     splits: Mapping[Split, NDArray[np.int64]]
     digest: str
     split_digest: str
+    levels: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def base_side(self) -> int:
@@ -59,16 +65,54 @@ def release(base: NDArray[np.uint8]) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for.
+
+    Attributes:
+        root: Folder of the pictures; None where none was given.
+        side: Side in pixels of the base images.
+        seed: Of whatever is drawn at random.
+        cache: Folder for decoded pictures.
+        held_out: Share held out of a source that has no parts of its own.
+        skip_bad: Whether pictures that cannot be read are left out instead of refused.
+        progress: Called with the number of pictures decoded and to decode.
+    """
+
+    root: Path | None
+    side: int
+    seed: int
+    cache: Path
+    held_out: float = 0.3
+    skip_bad: bool = False
+    progress: Progress | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What a source found: base images, labels, which are held out."""
+    """What a source found.
+
+    Attributes:
+        classes: C readable names.
+        base: (N, S, S, 3) uint8.
+        labels: (N,) int64.
+        images: N names.
+        part: (N,) what each picture is for: ``"train"``, ``"held_out"`` (to be dealt out), or a
+            split of its own, ``"validation"`` (dealt to validation and calibration) or
+            ``"test"``.
+        pixel_digest: Hex digest of the pixels.
+        levels: As in `Dataset`.
+        notes: As in `Dataset`.
+    """
 
     classes: tuple[str, ...]
     base: NDArray[np.uint8]
     labels: NDArray[np.int64]
     images: tuple[str, ...]
-    held_out: NDArray[np.bool_]
+    part: NDArray[np.str_]
     pixel_digest: str
+    levels: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def parts_digest(*parts: object) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from rcopt.data.levels import Levels, is_deep, settle
 from rcopt.errors import InputError
 
 #: Refuse larger images unread; below Pillow's own limit of 89 million pixels.
@@ -26,19 +27,29 @@ STD = (58.395, 57.12, 57.375)
 # EPS is left out because Pillow hands it to Ghostscript, an outside program, to be executed.
 _REFUSED_FORMATS = frozenset({"EPS"})
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = frozenset({b"iCCP", b"tEXt", b"zTXt", b"iTXt"})
 
-def decode(file: Path | bytes | bytearray | memoryview, side: int, name: str) -> NDArray[np.uint8]:
+
+def decode(
+    file: Path | bytes | bytearray | memoryview,
+    side: int,
+    name: str,
+    levels: Levels | None = None,
+) -> NDArray[np.uint8]:
     """Decode a picture into a square RGB base image.
 
     EXIF orientation is applied, of an animation the first frame is taken, transparency is laid
-    on white, 16-bit samples lose their lower byte. The largest centred square is resized to
-    ``side`` with an antialiased bilinear filter; a short side that already equals ``side`` is
-    only cropped, so such pixels stay as they are.
+    on white. Samples of more than 8 bits are scaled by ``levels``. The largest centred square
+    is resized to ``side`` with an antialiased bilinear filter; a short side that already equals
+    ``side`` is only cropped, so such pixels stay as they are.
 
     Args:
         file: A path, or the content of a file.
         side: Side of the result in pixels.
         name: What to call the picture in errors.
+        levels: What is black and what is white among samples of more than 8 bits; None takes
+            the range of the picture's own (see `rcopt.data.levels.settle`).
 
     Returns:
         (side, side, 3) uint8.
@@ -59,21 +70,24 @@ def decode(file: Path | bytes | bytearray | memoryview, side: int, name: str) ->
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(name, f"{image.width} x {image.height} pixels")
             image.load()
-            return np.array(_square(_to_rgb(_upright(image)), side))
-    except UnidentifiedImageError:
+            return np.array(_square(_to_rgb(_upright(image), levels), side))
+    except UnidentifiedImageError as error:
         raise InputError(
             f"{name}: not an image that can be read; remove the file or replace it"
-        ) from None
-    except Image.DecompressionBombError:
-        raise _too_large(name, "far more pixels") from None
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file; check the path") from None
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "far more pixels") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file; check the path") from error
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise anything on damaged files
+        bare = _without_metadata(file)
+        if bare is not None:
+            return decode(bare, side, name, levels)
         raise InputError(
             f"{name}: damaged or truncated image ({_one_line(error)}); replace the file"
-        ) from None
+        ) from error
 
 
 def stage_input(base: Tensor, resolution: int) -> Tensor:
@@ -137,18 +151,43 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # a damaged EXIF block says nothing about the pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, levels: Levels | None) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        levels = np.nan_to_num(np.asarray(image)).clip(0, 255)
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if is_deep(image):
+        samples = np.nan_to_num(
+            np.asarray(image).astype(np.float64), posinf=np.inf, neginf=-np.inf
+        )
+        if levels is None:
+            whole = bool((samples == np.rint(samples)).all())
+            levels = settle(float(samples.min()), float(samples.max()), whole=whole)
+        black, white_level = levels
+        scaled = (samples - black) * (255 / max(white_level - black, 1e-300))
+        return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
+
+
+def _without_metadata(file: Path | bytes | bytearray | memoryview) -> bytes | None:
+    """Return a PNG without its texts and colour profile, which may be larger than Pillow takes.
+
+    None for other files, and where nothing is left out.
+    """
+    content = file.read_bytes() if isinstance(file, Path) else bytes(file)
+    if not content.startswith(_PNG):
+        return None
+    kept, at = [_PNG], len(_PNG)
+    left_out = False
+    while at + 12 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        end = at + 12 + length
+        if kind in _PNG_METADATA:
+            left_out = True
+        else:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept) if left_out else None
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

@@ -1,21 +1,16 @@
 """Data sets: pictures decoded once into one array, and the splits they are used in."""
 
 from pathlib import Path
-from typing import Literal
 
 from rcopt.core.predictions import Split
-from rcopt.data.dataset import Dataset, Progress, parts_digest
-from rcopt.data.digits import digits
-from rcopt.data.folder import folder_pictures
-from rcopt.data.imagenette import imagenette_root
-from rcopt.data.splits import check_shares, held_out_splits
+from rcopt.data.dataset import Dataset, Progress, Request, parts_digest
+from rcopt.data.sources import source as source_of
+from rcopt.data.splits import check_shares, deal_out
 from rcopt.errors import InputError
-
-Source = Literal["digits", "imagenette", "folder"]
 
 
 def load_data(
-    source: Source,
+    source: str,
     *,
     root: Path | None,
     base_side: int,
@@ -24,18 +19,20 @@ def load_data(
     test: float,
     seed: int,
     cache: Path,
+    held_out: float = 0.3,
+    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set, decoding its pictures the first time.
 
-    The pictures under ``train`` are trained on. The held-out ones (``val``) are dealt out to
-    validation, calibration and test by class. Decoded pictures are kept under ``cache``, found
-    again by names, sizes and times of the files; several processes may do this at once.
+    The training pictures are trained on. The held-out ones are dealt out to validation,
+    calibration and test by class; where a source has a test part of its own, that is the test
+    split, and the rest is dealt out in the ratio of the other two. Decoded pictures are kept
+    under ``cache``, found again by the content of the files; several processes may do this at
+    once.
 
     Args:
-        source: ``"folder"``: ROOT/{train,val}/CLASS/IMAGE in any format Pillow reads, hidden
-            files left out; ``"imagenette"``: the same, downloaded where it is missing;
-            ``"digits"``: scikit-learn's 1,797 scans of 8x8, enlarged.
+        source: A name of `rcopt.data.sources`.
         root: Folder of the pictures; not used for ``digits``.
         base_side: Side in pixels that pictures are decoded to; the largest resolution used.
         validation: Share of the held-out pictures of each class, above 0.
@@ -43,6 +40,8 @@ def load_data(
         test: Likewise, above 0. The shares sum to at most 1.
         seed: Of the dealing out (and of the digits' training split).
         cache: Folder for decoded pictures.
+        held_out: Share held out of each class where a folder has no parts.
+        skip_bad: Leave out pictures that cannot be read, and note it, instead of refusing.
         progress: Called with the number of pictures decoded and to decode.
 
     Raises:
@@ -58,18 +57,12 @@ def load_data(
     check_shares(shares)
     if base_side < 1:
         raise InputError(f"[data] base side must be positive, got {base_side}")
-    if source == "digits":
-        pictures = digits(base_side, seed)
-    elif source in ("folder", "imagenette"):
-        if root is None:
-            raise InputError(f"[data] root is missing; source = {source!r} needs a folder")
-        root = root if source == "folder" else imagenette_root(root)
-        pictures = folder_pictures(root, base_side, cache, progress=progress)
-    else:
-        raise InputError(
-            f"[data] source must be digits, imagenette or folder here, got {source!r}"
-        )
-    splits = held_out_splits(pictures, shares, seed)
+    try:
+        module = source_of(source)
+    except ValueError as error:
+        raise InputError(f"[data] {error}") from error
+    pictures = module.load(Request(root, base_side, seed, cache, held_out, skip_bad, progress))
+    splits = deal_out(pictures, shares, seed)
     return Dataset(
         name=source,
         classes=pictures.classes,
@@ -85,4 +78,6 @@ def load_data(
             base_side,
         ),
         split_digest=parts_digest({name: indices.tolist() for name, indices in splits.items()}),
+        levels=pictures.levels,
+        notes=pictures.notes,
     )

@@ -17,6 +17,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.confidences import Confidence
 from rcopt.data.images import MEAN, STD
+from rcopt.data.levels import Levels
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import file_digest, sealed, unsealed
 from rcopt.models.recipe import Precision
@@ -39,6 +40,7 @@ class CascadePackage:
         temperatures: One per stage, fitted on validation; None where the rule scales nothing.
         classes: Names of the classes.
         base_side: Side in pixels of the base images the stages' inputs are made from.
+        levels: Range of samples of more than 8 bits in the data set; None where it has none.
         data_digest: Of the data set the stages were trained on.
         split_digest: Of the division into splits.
         precision: In which the stored predictions were made.
@@ -52,6 +54,7 @@ class CascadePackage:
     data_digest: str
     split_digest: str
     precision: Precision = "auto"
+    levels: Levels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +65,14 @@ class LoadedCascade:
         executor: Answers batches of base images.
         classes: Names of the classes.
         base_side: Side in pixels to decode pictures to.
+        levels: Range of samples of more than 8 bits; see `rcopt.data.images.decode`.
         description: The whole of ``cascade.json``.
     """
 
     executor: CascadeExecutor
     classes: tuple[str, ...]
     base_side: int
+    levels: Levels | None
     description: Mapping[str, Any]
 
     @property
@@ -142,6 +147,7 @@ def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[
             "resize": "antialiased bilinear from the base image, rounded to grey levels",
             "mean": list(MEAN),
             "std": list(STD),
+            **({} if package.levels is None else {"levels": list(package.levels)}),
         },
         "precision": package.precision,
         "data": {"digest": package.data_digest, "splits": package.split_digest},
@@ -235,7 +241,14 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
         precision=description["precision"],
         device=device,
     )
-    return LoadedCascade(executor, classes, base_side, description)
+    levels = preprocessing.get("levels")
+    return LoadedCascade(
+        executor,
+        classes,
+        base_side,
+        None if levels is None else (float(levels[0]), float(levels[1])),
+        description,
+    )
 
 
 def _verified(folder: Path, name: str, digest: str) -> Path:

@@ -92,7 +92,7 @@ def answer_rows(loaded: LoadedCascade, rows: Sequence[object]) -> list[Answer]:
     for start in range(0, len(rows), BATCH):
         names = [f"row {start + place}" for place in range(len(rows[start : start + BATCH]))]
         decoded = [
-            _decoded_row(row, loaded.base_side, name)
+            _decoded_row(row, loaded, name)
             for row, name in zip(rows[start : start + BATCH], names, strict=True)
         ]
         answers += _answer(loaded, names, decoded)
@@ -120,7 +120,7 @@ def _answer_files(
 ) -> Iterator[Answer]:
     def decoded(file: Path) -> NDArray[np.uint8] | str:
         try:
-            return decode(file, loaded.base_side, str(file))
+            return decode(file, loaded.base_side, str(file), loaded.levels)
         except InputError as error:
             return str(error)
 
@@ -130,7 +130,7 @@ def _answer_files(
             yield from _answer(loaded, [str(f) for f in batch], list(pool.map(decoded, batch)))
 
 
-def _decoded_row(row: object, side: int, name: str) -> NDArray[np.uint8] | str:
+def _decoded_row(row: object, loaded: LoadedCascade, name: str) -> NDArray[np.uint8] | str:
     if not isinstance(row, str) or not row.strip():
         return f"{name}: empty; send a JPEG or PNG file in base64"
     try:
@@ -139,7 +139,7 @@ def _decoded_row(row: object, side: int, name: str) -> NDArray[np.uint8] | str:
     except (binascii.Error, ValueError):
         return f"{name}: not base64; send a JPEG or PNG file in base64"
     try:
-        return decode(content, side, name)
+        return decode(content, loaded.base_side, name, loaded.levels)
     except InputError as error:
         return str(error)
 

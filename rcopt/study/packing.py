@@ -1,5 +1,6 @@
 """Make a chosen configuration a model: registered in MLflow, or opened to answer."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,6 +8,8 @@ from tempfile import TemporaryDirectory
 from rcopt import tracking
 from rcopt.core.answers import AnswerRule, fit_temperature
 from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.data.levels import Levels
 from rcopt.errors import InputError
 from rcopt.serving import registry
 from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, save_cascade
@@ -92,6 +95,7 @@ def _packed(
         data_digest=first.details["data_digest"],
         split_digest=first.details["split_digest"],
         precision=settings.training.recipe().precision,
+        levels=_levels(first),
     )
     weights = {}
     for stage, trained in used.items():
@@ -102,3 +106,11 @@ def _packed(
                 f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"
             ) from error
     return package, weights
+
+
+def _levels(trained: TrainedStage) -> Levels | None:
+    kept = trained.details.get("levels")
+    if kept is None:
+        return None
+    black, white = json.loads(kept)
+    return float(black), float(white)

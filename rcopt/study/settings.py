@@ -17,6 +17,7 @@ from pydantic import (
 
 from rcopt.core.confidences import Confidence
 from rcopt.core.cost import CostName
+from rcopt.data import sources as data_sources
 from rcopt.models.recipe import Recipe, recipe_types
 from rcopt.redaction import has_login, has_password
 
@@ -40,16 +41,29 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Where the images come from and how the held-out ones are divided."""
 
-    source: Literal["digits", "imagenette", "folder", "predictions"] = "digits"
+    source: str = "digits"
+    """``predictions``, or one of `rcopt.data.sources`: digits, folder, imagenette."""
     root: Place | None = None
     """Relative to the project. folder: ROOT/{train,val}/CLASS/IMAGE; imagenette: where it is
     downloaded to; predictions: a folder of stage files."""
     validation: Share = 0.5
     calibration: Share = 0.0
     test: Share = 0.5
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of each class that is held out of a folder without train and val parts."""
+    skip_bad: bool = False
+    """Go on without pictures that cannot be read; every report says how many."""
     base_side: Resolution | None = None
     """Side in pixels of the base image every stage input is made from; the largest resolution
     where it is left out."""
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: str) -> str:
+        known = ("predictions", *data_sources.NAMES)
+        if source not in known:
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return source
 
     @field_validator("root")
     @classmethod
@@ -62,7 +76,8 @@ class DataSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.source in ("folder", "predictions") and self.root is None:
+        stored = self.source == "predictions"
+        if self.root is None and (stored or data_sources.source(self.source).NEEDS_ROOT):
             raise ValueError(f'root is needed with source = "{self.source}"')
         if self.validation == 0 or self.test == 0:
             raise ValueError("validation and test must be above 0")
@@ -265,6 +280,10 @@ def identity(settings: StudySettings) -> dict[str, Any]:
     if cost == "flops":
         free.append("latency.")
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}
+    # Settings that came later count where they differ from what was always done.
+    for key in ("held_out", "skip_bad"):
+        if kept[f"data.{key}"] == DataSettings.model_fields[key].default:
+            del kept[f"data.{key}"]
     return {"search.cost": cost, **kept}
 
 

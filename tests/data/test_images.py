@@ -97,10 +97,30 @@ def test_decode_keeps_the_upper_byte_of_16_bit_samples() -> None:
     assert (decode(encoded(Image.fromarray(levels)), 8, "a") == 200).all()
 
 
-def test_decode_clips_float_samples() -> None:
-    levels = np.array([[-5.0, 300.0], [np.nan, 100.0]], np.float32)
-    base = decode(encoded(Image.fromarray(levels), "TIFF"), 2, "a")
-    np.testing.assert_array_equal(base[..., 0], [[0, 255], [0, 100]])
+def test_decode_scales_deep_samples_by_the_levels_given() -> None:
+    samples = np.array([[-5.0, 300.0], [np.nan, 100.0]], np.float32)
+    base = decode(encoded(Image.fromarray(samples), "TIFF"), 2, "a", (0.0, 200.0))
+    np.testing.assert_array_equal(base[..., 0], [[0, 255], [0, 127]])
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.array([[0.0, 0.5], [0.25, 1.0]], np.float32), [[0, 128], [64, 255]]),
+        (np.array([[0.0, 128.0], [64.0, 255.0]], np.float32), [[0, 128], [64, 255]]),
+        (np.array([[-1.0, 0.0], [0.5, 1.0]], np.float32), [[0, 128], [191, 255]]),
+        (np.array([[0, 2048], [1024, 4095]], np.uint16), [[0, 128], [64, 255]]),
+        (np.array([[0, 32768], [16384, 65535]], np.uint16), [[0, 128], [64, 255]]),
+        (np.array([[0, 600], [300, 1000]], np.int32), [[0, 150], [75, 249]]),
+        (np.array([[-100, 0], [50, 100]], np.int32), [[0, 128], [191, 255]]),
+    ],
+    ids=["0..1", "0..255", "-1..1", "12 bits", "16 bits", "10 bits", "signed"],
+)
+def test_without_levels_deep_samples_are_scaled_by_their_own_range(
+    samples: np.ndarray, expected: list[list[int]]
+) -> None:
+    base = decode(encoded(Image.fromarray(samples), "TIFF"), 2, "a")
+    assert np.abs(base[..., 0].astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

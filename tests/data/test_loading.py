@@ -230,7 +230,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_left(root: Path) -> None:
     (root / "val/dog/0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"val/dog/0\.png: damaged or truncated"):
         load(root)
-    assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock"}
+    assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock", ".json"}
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(
@@ -242,7 +242,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(
     monkeypatch.setattr(decoded, "_write_base", full)
     with pytest.raises(InputError, match=r"cache: no space left on the disk \(0\.0 GB needed\)"):
         load(root)
-    assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock"}
+    assert {file.suffix for file in (root.parent / "cache").iterdir()} == {".lock", ".json"}
 
 
 def test_a_cache_that_cannot_be_written_is_named(root: Path) -> None:
@@ -258,7 +258,8 @@ import sys
 from pathlib import Path
 # Whatever started the tests, a shell in the background perhaps, may have had it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from rcopt import data
+from rcopt.data import decoded as data
+from rcopt.data.loading import load_data
 if len(sys.argv) > 3:
     import time
     plain = data.decode
@@ -267,8 +268,8 @@ if len(sys.argv) > 3:
         time.sleep(0.2)
         return plain(*a)
     data.decode = slow
-d = data.load_data("folder", root=Path(sys.argv[1]), cache=Path(sys.argv[2]), base_side=16,
-                   validation=0.5, calibration=0, test=0.5, seed=0)
+d = load_data("folder", root=Path(sys.argv[1]), cache=Path(sys.argv[2]), base_side=16,
+              validation=0.5, calibration=0, test=0.5, seed=0)
 print(d.digest)
 """
 
@@ -377,5 +378,5 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
 
 
 def test_an_unknown_source_is_refused(root: Path) -> None:
-    with pytest.raises(InputError, match="source must be digits, imagenette or folder"):
+    with pytest.raises(InputError, match="source must be one of digits, folder, imagenette"):
         load(root, source="web")

@@ -192,7 +192,10 @@ def test_an_unknown_key_is_named_first_whatever_else_is_wrong(project: Path) -> 
         ("name = 'a/b'", "name: expected letters, digits, '.', '_' and '-'"),
         ("name = ''", "name: expected letters, digits, '.', '_' and '-'"),
         ("data = 3", "data: expected a section ([data]), got 3"),
-        ("[data]\nsource = 'disk'", "data.source: expected 'digits', 'imagenette', 'folder' or"),
+        (
+            "[data]\nsource = 'disk'",
+            "data.source: expected one of predictions, digits, folder, imagenette",
+        ),
         ("[data]\nvalidation = 1.5", "data.validation: expected less than or equal to 1"),
         ("[data]\nvalidation = '1'", "data.validation: expected a valid number, got '1'"),
         ("[data]\nvalidation = nan", "data.validation: expected"),

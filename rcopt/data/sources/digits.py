@@ -3,19 +3,22 @@
 import hashlib
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from rcopt.data.dataset import Pictures
+from rcopt.data.dataset import Pictures, Request
+
+NEEDS_ROOT = False
 
 #: Share of the digits that is trained on; the others are held out.
 DIGITS_TRAIN = 0.6
 
 
-def digits(side: int, seed: int) -> Pictures:
-    """Return the 1,797 digits, resized to a side in pixels; the split follows from the seed."""
+def load(request: Request) -> Pictures:
+    """Return the 1,797 digits, enlarged; which are held out follows from the seed."""
+    import torch
     from sklearn.datasets import load_digits
+    from torch.nn import functional
 
+    side, seed = request.side, request.seed
     scans = load_digits()
     grey = torch.from_numpy(np.rint(scans.images * (255 / 16)).astype(np.uint8))[:, None]
     enlarged = functional.interpolate(grey.float(), (side, side), mode="bilinear", antialias=True)
@@ -34,5 +37,10 @@ def digits(side: int, seed: int) -> Pictures:
     )
     classes = tuple(str(digit) for digit in range(10))
     return Pictures(
-        classes, base, labels, images, held_out, hashlib.sha256(base.tobytes()).hexdigest()
+        classes,
+        base,
+        labels,
+        images,
+        np.where(held_out, "held_out", "train"),
+        hashlib.sha256(base.tobytes()).hexdigest(),
     )

@@ -1,94 +1,189 @@
-"""A folder of pictures, one folder a class."""
+"""A folder of pictures, one folder a class: with train and held-out parts, or without."""
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from rcopt.data.dataset import Pictures, Progress
-from rcopt.data.decoded import decoded
+from rcopt.data.dataset import Pictures, Request
 from rcopt.errors import InputError
 
-#: Readable names of Imagenette's classes.
-IMAGENETTE_CLASSES = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
+NEEDS_ROOT = True
+
+#: What the folders of the parts are called, whatever their case.
+PARTS: Mapping[str, frozenset[str]] = {
+    "train": frozenset({"train", "training", "trn"}),
+    "validation": frozenset({"val", "valid", "validation", "dev"}),
+    "test": frozenset({"test", "testing", "tst"}),
 }
+#: Files and folders that other programs leave beside pictures; hidden ones are left out too.
+LITTER = frozenset(
+    {
+        "@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "system volume information",
+        "lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    }
+)  # fmt: skip
+_EXPECTED = "expected ROOT/{train,val}/CLASS/IMAGE"
 
 
-def folder_pictures(root: Path, side: int, cache: Path, *, progress: Progress | None) -> Pictures:
-    """Return the pictures of ``ROOT/{train,val}/CLASS/IMAGE``, decoded once."""
-    folders = class_folders(root)
-    files, labels, held_out = _list_files(root, folders)
-    base, pixel_digest = decoded(root, files, side, cache, progress=progress)
+@dataclass
+class _Found:
+    """The pictures of a tree, in order, and what was left out of it."""
+
+    files: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    litter: Counter[str] = field(default_factory=Counter)
+
+
+def load(request: Request) -> Pictures:
+    """Return the pictures of ``ROOT/PART/CLASS/IMAGE`` or ``ROOT/CLASS/IMAGE``, decoded once.
+
+    Parts are called train, val (valid, validation, dev) and test, in any case. With train and
+    one held-out part, that is dealt out to validation, calibration and test; with three, val is
+    dealt out to validation and calibration, and test is the test split; without parts, a share
+    of each class is held out at random. The same class may be spelt by composed and by
+    decomposed letters in different parts.
+
+    Raises:
+        InputError: On missing folders, empty classes, classes that differ between parts.
+    """
+    from rcopt.data.decoded import decoded
+
+    root = request.root
+    if root is None:
+        raise InputError("[data] root is missing; source = 'folder' needs a folder")
+    parts = _parts(root)
+    folders = {part: _classes(root / place) for part, place in parts.items()}
+    classes = _same_classes(root, parts, folders)
+    found = _Found()
+    for part, place in parts.items():
+        for label, name in enumerate(classes):
+            _add(found, root, place, folders[part][name], label, part)
+    notes = _notes(root, parts, found)
+    images = decoded(root, found.files, request)
+    kept = [i for i, file in enumerate(found.files) if file not in images.bad]
+    if images.bad:
+        notes.append(_skipped(images.bad))
+    labels = np.array(found.labels, dtype=np.int64)[kept]
+    part_of = np.array(found.parts)[kept]
+    if "all" in parts:
+        part_of = _held_out(labels, request)
+        notes.append(
+            f"{root.name} has no train and val folders: {request.held_out:g} of each class is "
+            "held out at random (data.held_out)"
+        )
+    names = tuple(_text(found.files[i]) for i in kept)
+    notes += _leaks(images.row_digests, labels, part_of, names)
     return Pictures(
-        classes=tuple(IMAGENETTE_CLASSES.get(folder, folder) for folder in folders),
-        base=base,
-        labels=np.array(labels, dtype=np.int64),
-        images=tuple(files),
-        held_out=np.array(held_out, dtype=np.bool_),
-        pixel_digest=pixel_digest,
+        classes=tuple(_text(name) for name in classes),
+        base=images.base,
+        labels=labels,
+        images=names,
+        part=part_of,
+        pixel_digest=images.pixel_digest,
+        levels=images.levels,
+        notes=tuple(notes) + images.notes,
     )
 
 
-def class_folders(root: Path) -> list[str]:
-    """Return the class folders' names, the same in train and val."""
+def _parts(root: Path) -> dict[str, str]:
+    """Return the folder of each part, ``{"all": ""}`` where there are none."""
     if not root.is_dir():
-        raise InputError(f"[data] root: no folder {root}; expected ROOT/{{train,val}}/CLASS/IMAGE")
-    found: dict[str, list[str]] = {}
-    for part in ("train", "val"):
-        if not (root / part).is_dir():
+        raise InputError(f"[data] root: no folder {root}; {_EXPECTED}")
+    folders = sorted(entry for entry in _entries(root) if (root / entry).is_dir())
+    found: dict[str, str] = {}
+    for part, names in PARTS.items():
+        matching = [entry for entry in folders if entry.lower() in names]
+        if len(matching) > 1:
             raise InputError(
-                f"[data] root: {root} has no folder {part!r}; "
-                "expected ROOT/{train,val}/CLASS/IMAGE"
+                f"[data] root: {root} has {matching[0]!r} and {matching[1]!r}, both for "
+                f"{part}; leave one"
             )
-        found[part] = sorted(
-            entry.name
-            for entry in (root / part).iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    for one, other in (("train", "val"), ("val", "train")):
-        if lonely := sorted(set(found[one]) - set(found[other])):
-            raise InputError(
-                f"[data] root: class {lonely[0]!r} is in {root / one} but not in "
-                f"{root / other}; both must have the same classes"
-            )
-    if len(found["train"]) < 2:
+        if matching:
+            found[part] = matching[0]
+    if "train" in found and len(found) == 1:
+        # A class may be called so in a folder without parts; then it lies beside pictures.
+        raise InputError(f"[data] root: {root} has no folder 'val' or 'test'; {_EXPECTED}")
+    if "train" in found:
+        if len(found) == 2:
+            held = next(part for part in found if part != "train")
+            return {"train": found["train"], "held_out": found[held]}
+        return found
+    if found:
+        raise InputError(f"[data] root: {root} has no folder 'train'; {_EXPECTED}")
+    if len(folders) >= 2:
+        return {"all": ""}
+    inside = [e for e in folders if any((root / e / part).is_dir() for part in ("train", "val"))]
+    hint = f"; did you mean {root / inside[0]}?" if inside else ""
+    raise InputError(f"[data] root: {root} has no folder 'train'; {_EXPECTED}{hint}")
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return [e for e in os.listdir(folder) if not e.startswith(".") and not _litter(e)]
+    except OSError as error:
+        raise InputError(f"[data] root: {folder} cannot be read ({error.strerror})") from error
+
+
+def _litter(name: str) -> bool:
+    return name.lower() in LITTER
+
+
+def _classes(folder: Path) -> dict[str, str]:
+    """Return the class folders by their composed (NFC) names."""
+    found: dict[str, str] = {}
+    for entry in sorted(_entries(folder)):
+        if (folder / entry).is_dir():
+            name = unicodedata.normalize("NFC", entry)
+            if name in found:
+                raise InputError(
+                    f"[data] root: {folder} has two folders called {name!r}, spelt by composed "
+                    "and by decomposed letters; put their pictures into one"
+                )
+            found[name] = entry
+    return found
+
+
+def _same_classes(
+    root: Path, parts: Mapping[str, str], folders: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    first = next(iter(folders))
+    for one in folders:
+        for other in folders:
+            if lonely := sorted(set(folders[one]) - set(folders[other])):
+                raise InputError(
+                    f"[data] root: class {lonely[0]!r} is in {root / parts[one]} but not in "
+                    f"{root / parts[other]}; both must have the same classes"
+                )
+    if len(folders[first]) < 2:
         raise InputError(
-            f"[data] root: {root / 'train'} has {len(found['train'])} class folders, "
+            f"[data] root: {root / parts[first]} has {len(folders[first])} class folders, "
             "at least 2 are needed"
         )
-    return found["train"]
+    return sorted(folders[first])
 
 
-def _list_files(root: Path, folders: Sequence[str]) -> tuple[list[str], list[int], list[bool]]:
-    files: list[str] = []
-    labels: list[int] = []
-    held_out: list[bool] = []
-    for part in ("train", "val"):
-        for label, folder in enumerate(folders):
-            names = sorted(_walk(root / part / folder, f"{part}/{folder}"))
-            if not names:
-                raise InputError(
-                    f"[data] root: class folder {root / part / folder} is empty; add images or "
-                    "remove the class from both train and val"
-                )
-            files += names
-            labels += [label] * len(names)
-            held_out += [part == "val"] * len(names)
-    return files, labels, held_out
+def _add(found: _Found, root: Path, place: str, folder: str, label: int, part: str) -> None:
+    prefix = f"{place}/{folder}" if place else folder
+    names = sorted(_walk(root / prefix, prefix, found.litter))
+    if not names:
+        raise InputError(
+            f"[data] root: class folder {root / prefix} is empty; add images or remove the "
+            "class from every part"
+        )
+    found.files += names
+    found.labels += [label] * len(names)
+    found.parts += [part] * len(names)
 
 
-def _walk(folder: Path, name: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+def _walk(
+    folder: Path, name: str, litter: Counter[str], above: tuple[str, ...] = ()
+) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:
         raise InputError(
@@ -98,11 +193,92 @@ def _walk(folder: Path, name: str, above: tuple[str, ...] = ()) -> Iterator[str]
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in shown:
-            if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{name}/{entry.name}", (*above, real))
+            if _litter(entry.name):
+                litter[entry.name.strip()] += 1
+            elif entry.is_dir():
+                yield from _walk(
+                    folder / entry.name, f"{name}/{entry.name}", litter, (*above, real)
+                )
             else:
                 yield f"{name}/{entry.name}"
     except OSError as error:
         raise InputError(
             f"[data] root: {error.filename or folder} cannot be read ({error.strerror})"
-        ) from None
+        ) from error
+
+
+def _notes(root: Path, parts: Mapping[str, str], found: _Found) -> list[str]:
+    notes = []
+    if found.litter:
+        named = ", ".join(f"{count} {name}" for name, count in sorted(found.litter.items()))
+        notes.append(f"left out, as other programs put them there: {named}")
+    if "test" in parts:
+        sizes = Counter(found.parts)
+        notes.append(
+            f"{root.name}/{parts['test']} is the test split; {parts['validation']} is dealt out "
+            "to validation and calibration"
+        )
+        if 10 * sizes["validation"] < sizes["test"]:
+            notes.append(
+                f"{parts['validation']} holds only {sizes['validation']} pictures beside "
+                f"{sizes['test']} of {parts['test']}: what is chosen on so few is left to chance; "
+                f"move pictures from {parts['train']} to {parts['validation']}"
+            )
+    elif "held_out" in parts and parts["held_out"].lower() not in PARTS["validation"]:
+        notes.append(
+            f"{root.name}/{parts['held_out']} is dealt out to validation, calibration and test"
+        )
+    return notes
+
+
+def _held_out(labels: np.ndarray, request: Request) -> np.ndarray:
+    part = np.full(len(labels), "train", dtype="<U10")
+    rng = np.random.default_rng(request.seed)
+    for label in range(int(labels.max()) + 1):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        part[members[: round(request.held_out * len(members))]] = "held_out"
+    return part
+
+
+def _skipped(bad: Mapping[str, str]) -> str:
+    first = ", ".join(_text(file) for file in list(bad)[:10])
+    more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+    return f"left out {len(bad)} pictures that cannot be read (data.skip_bad): {first}{more}"
+
+
+def _leaks(
+    digests: np.ndarray, labels: np.ndarray, part: np.ndarray, names: Sequence[str]
+) -> list[str]:
+    """Say which pictures are there more than once where they must not."""
+    _, group = np.unique(digests, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    shared: list[tuple[str, str]] = []
+    torn: list[tuple[str, str]] = []
+    for members in np.split(order, starts[1:]):
+        if len(members) < 2 or not digests[members[0]]:
+            continue
+        trained = members[part[members] == "train"]
+        held = members[part[members] != "train"]
+        shared += [(names[i], names[trained[0]]) for i in held] if len(trained) else []
+        other = members[labels[members] != labels[members[0]]]
+        torn += [(names[i], names[members[0]]) for i in other]
+    notes = []
+    if shared:
+        notes.append(
+            f"{len(shared)} held-out pictures are training pictures too, so accuracy looks "
+            f"better than it is: {_pairs(shared)}"
+        )
+    if torn:
+        notes.append(f"{len(torn)} pictures lie under two labels: {_pairs(torn)}")
+    return notes
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{one} = {other}" for one, other in pairs[:3])
+    return shown + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+
+
+def _text(name: str) -> str:
+    """Return a name that can be stored, bytes that are no UTF-8 escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -29,6 +29,7 @@ class DataSummary:
         digest: Of images and splits, or of the stored predictions.
         split_digest: Of the splits alone.
         source: Where it comes from.
+        notes: What a person should know of it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DataSummary:
     digest: str
     split_digest: str
     source: str
+    notes: tuple[str, ...] = ()
 
 
 class Material(Protocol):

@@ -293,6 +293,7 @@ def _details(workshop: Workshop, recipe: Recipe, seconds: float) -> Mapping[str,
         if cuda
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
+    levels = workshop.dataset.levels
     return {
         "hardware": hardware,
         "torch": torch.__version__,
@@ -306,6 +307,7 @@ def _details(workshop: Workshop, recipe: Recipe, seconds: float) -> Mapping[str,
         "data_digest": workshop.dataset.digest,
         "split_digest": workshop.dataset.split_digest,
         "classes": "\n".join(workshop.dataset.classes),
+        **({} if levels is None else {"levels": json.dumps(levels)}),
     }
 
 

@@ -78,6 +78,7 @@ class TrainableStages:
             digest=dataset.digest,
             split_digest=dataset.split_digest,
             source=settings.data.source,
+            notes=dataset.notes,
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
         self._space = Space(_by_cost(self._costs), settings.stages.optional)
@@ -122,7 +123,7 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
     source = settings.data.source
     if source == "predictions":
         raise InputError(f"{study.name}: it rests on stored predictions and has no images")
-    return load_data(
+    dataset = load_data(
         source,
         root=study.root,
         base_side=settings.data.base_side or max(settings.stages.resolutions),
@@ -131,8 +132,13 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
         test=settings.data.test,
         seed=settings.seed,
         cache=study.project / "mlruns" / "data",
+        held_out=settings.data.held_out,
+        skip_bad=settings.data.skip_bad,
         progress=lambda done, total: progress.count("decode images", done, total),
     )
+    for note in dataset.notes:
+        progress.note(note)
+    return dataset
 
 
 def _count(
