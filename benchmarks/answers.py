@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.pools import Pool, recorded
 from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
-from rcopt.core.cascade import OperatingPoint, exits
+from rcopt.core.cascade import OperatingPoint
 from rcopt.core.confidences import Confidence
+from rcopt.core.evaluating import exits
 from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import hypervolume
 from rcopt.core.statistics.intervals import Interval

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Cascade, Stage, exits
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.evaluating import exits
 from rcopt.core.predictions import Predictions
 from rcopt.models.backbones import build
 from rcopt.models.macs import count_macs

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.pools import Pool, StageKey
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Cascade, OperatingPoint, evaluate
+from rcopt.core.cascade import Cascade, OperatingPoint
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import spread
 from rcopt.core.study_front import StudyFront
 from rcopt.core.trained_stage import TrainedStage

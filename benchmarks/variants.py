@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Cascade, OperatingPoint, evaluate
+from rcopt.core.cascade import Cascade, OperatingPoint
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import non_dominated
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage

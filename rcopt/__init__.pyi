@@ -1,7 +1,8 @@
 # The public names and where they live; `rcopt/__init__.py` loads each when it is first used.
 from .core.answers import AnswerRule, stage_answers
-from .core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage, evaluate, exits
+from .core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
 from .core.confidences import confidence
+from .core.evaluating import evaluate, exits
 from .core.fronts import ThresholdFront, hypervolume, non_dominated, threshold_front
 from .core.predictions import Predictions
 from .core.study_front import StudyFront, study_front

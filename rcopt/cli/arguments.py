@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rcopt.core.cost import COSTS, Amount, CostName
 from rcopt.errors import InputError
 
 
@@ -37,9 +38,14 @@ def choice_options(parser: argparse.ArgumentParser, title: str, *, required: boo
     asked.add_argument(
         "--max-flops", type=flops, metavar="N", help="most mean FLOPs: 9e8, 900M, 1.2G"
     )
-    asked.add_argument(
-        "--max-milliseconds", type=float, metavar="N", help="most mean time (cost = latency)"
-    )
+    for cost in list(COSTS.values())[1:]:
+        asked.add_argument(
+            f"--{cost.limit.replace('_', '-')}",
+            dest="max_cost",
+            type=_amount_of(cost.name),
+            metavar="N",
+            help=f"most {cost.title} (cost = {cost.name})",
+        )
     asked.add_argument("--min-accuracy", type=share, metavar="SHARE", help="such as 0.9 or 90%%")
     asked.add_argument(
         "--max-drop",
@@ -73,13 +79,20 @@ def wanted(arguments: argparse.Namespace) -> Any:
     return Criterion(**{field.name: getattr(arguments, field.name) for field in fields(Criterion)})
 
 
+def _amount_of(cost: CostName) -> Callable[[str], Amount]:
+    def amount(text: str) -> Amount:
+        return Amount(cost, float(text))
+
+    return amount
+
+
 def cost_option(parser: argparse.ArgumentParser) -> None:
     """Add the options of ranking by another cost."""
     cost = parser.add_argument_group("rank by another cost than the study's")
     cost.add_argument(
         "--cost",
-        choices=["flops", "latency"],
-        help="latency: each stage is timed on this machine, once",
+        choices=list(COSTS),
+        help="what to minimize; latency: each stage is timed on this machine, once",
     )
     cost.add_argument("--device", help="to time on: cpu, cuda:1 (default: the study's [latency])")
     cost.add_argument("--batch-size", type=count, help="images per call (likewise; 1)")
@@ -93,9 +106,11 @@ def ranked(arguments: argparse.Namespace) -> tuple[Any, Any]:
     given = {"device": arguments.device, "batch_size": arguments.batch_size}
     timing = [f"latency.{key}={value}" for key, value in given.items() if value is not None]
     study = load_study(arguments.study, [*arguments.overrides, *timing])
-    if arguments.cost != "latency" and (timing or arguments.measure_again):
+    measured = [cost.name for cost in COSTS.values() if cost.meter is not None]
+    if arguments.cost not in measured and (timing or arguments.measure_again):
         raise InputError(
-            "--device, --batch-size and --measure-again say how to time: add --cost latency"
+            "--device, --batch-size and --measure-again say how to measure: add --cost "
+            + " or ".join(measured)
         )
     if arguments.cost is None:
         return study, None

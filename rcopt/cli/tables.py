@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rcopt.core.cascade import Evaluation, OperatingPoint, Stage
+from rcopt.core.cost import COSTS, Cost
 from rcopt.redaction import one_line
 from rcopt.study.repeats import Repeats, accuracy_within
 from rcopt.study.results import Results
@@ -41,13 +42,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
 
 def front_table(points: Sequence[OperatingPoint]) -> str:
     """Return a front as a table for people; a cascade that is too long takes several lines."""
-    timed = any(point.validation.mean_milliseconds is not None for point in points)
-    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
+    costs = _units(points[0].validation.costs) if points else []
     header = ["cascade (stage, threshold, next)", "val %", *costs, "test %", *costs, "exits %"]
     numbers = [
         [
-            *_split_cells(point.validation, timed),
-            *_split_cells(point.test, timed),
+            *_split_cells(point.validation, len(costs)),
+            *_split_cells(point.test, len(costs)),
             "/".join(f"{100 * rate:.0f}" for rate in point.validation.exit_rates),
         ]
         for point in points
@@ -72,7 +72,7 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
     """Return a front as CSV, one line a point."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    timed = any(point.validation.mean_milliseconds is not None for point in points)
+    others = [point.validation.costs[0][0] for point in points[:1] if point.validation.minimized]
     writer.writerow(
         [
             "stages",
@@ -86,7 +86,7 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
             "source",
             "trial",
             "run_id",
-            *(["val_mean_milliseconds", "test_mean_milliseconds"] if timed else []),
+            *(f"{split}_{cost.mean_key}" for cost in others for split in ("val", "test")),
         ]
     )
     for point in points:
@@ -104,20 +104,20 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
                 point.source,
                 "" if point.trial is None else point.trial,
                 point.run_id or "",
-                *([e.mean_milliseconds if e else "" for e in (point.validation, test)] * timed),
+                *([e.cost if e else "" for e in (point.validation, test)] * len(others)),
             ]
         )
     return text.getvalue().rstrip("\n")
 
 
-def _split_cells(found: Evaluation | None, timed: bool) -> list[str]:
+def _units(costs: Sequence[tuple[Cost, float]]) -> list[str]:
+    return [cost.unit for cost, _ in costs]
+
+
+def _split_cells(found: Evaluation | None, n_costs: int) -> list[str]:
     if found is None:
-        return [""] * (3 if timed else 2)
-    cells = [f"{100 * found.accuracy:.2f}", mflops(found.mean_flops)]
-    if timed:
-        time = found.mean_milliseconds
-        cells.insert(1, "" if time is None else milliseconds(time))
-    return cells
+        return [""] * (1 + n_costs)
+    return [f"{100 * found.accuracy:.2f}", *(cost.cell(value) for cost, value in found.costs)]
 
 
 def status_table(name: str, status: "Status") -> str:
@@ -141,7 +141,7 @@ def status_table(name: str, status: "Status") -> str:
     if results is None or status.sampled_share is None:
         return "\n".join([*lines, "no front yet: it is there with the first cascade"])
     accuracy, cost = results.reference
-    worst = f"{milliseconds(cost)} ms" if results.timing else f"{mflops(cost)} MFLOPs"
+    worst = results.points[0].validation.costs[0][0].text(cost)
     return "\n".join(
         [
             *lines,
@@ -205,20 +205,18 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
 
 def stage_table(results: Results) -> str:
     """Return the trained stages as a table."""
-    timed = any(summary.stage.milliseconds is not None for summary in results.stages)
+    costs = _units(results.stages[0].stage.costs) if results.stages else []
     rows = [
         [
             summary.stage.name,
             f"{100 * summary.validation:.2f}",
             f"{100 * summary.test:.2f}",
-            *([milliseconds(summary.stage.cost)] if timed else []),
-            mflops(summary.stage.flops),
+            *(cost.cell(value) for cost, value in summary.stage.costs),
             f"{summary.parameters / 1e6:.2f}",
             duration(summary.seconds),
         ]
         for summary in results.stages
     ]
-    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
     return table(["stage", "val %", "test %", *costs, "M params", "trained in"], rows)
 
 
@@ -233,7 +231,7 @@ def choice_table(choice: "Choice") -> str:
             [
                 stage.name,
                 "always" if t is None else "never" if t > 1 else f">= {t:.4f}",
-                mflops(stage.flops),
+                COSTS["flops"].cell(stage.flops),
                 f"{100 * on_validation:.1f}",
                 f"{100 * on_test:.1f}",
             ]
@@ -246,13 +244,13 @@ def choice_table(choice: "Choice") -> str:
             )
         ],
     )
-    timed = point.validation.mean_milliseconds is not None
+    costs = _units(point.validation.costs)
     rows = [
         [
             name,
             f"{100 * evaluation.accuracy:.2f}",
             f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
-            *(_split_cells(evaluation, timed)[1:]),
+            *(_split_cells(evaluation, len(costs))[1:]),
             f"{reference.stage.flops / evaluation.mean_flops:.2f}x fewer",
             f"{100 * (evaluation.accuracy - alone):+.2f}",
         ]
@@ -268,7 +266,6 @@ def choice_table(choice: "Choice") -> str:
         if evaluation is not None
     ]
     against = f"FLOPs against {short_stage(reference.stage)}"
-    costs = ["ms", "MFLOPs"] if timed else ["MFLOPs"]
     numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
     where = "" if point.trial is None else f", trial {point.trial}"
     parts = [
@@ -299,7 +296,7 @@ def repeats_table(found: Repeats, budgets: int = 12) -> str:
             for split in (found.validation, found.test)
             for level in split
         ]
-        rows.append([mflops(budget), *cells])
+        rows.append([COSTS["flops"].cell(budget), *cells])
     header = ["within MFLOPs", "val 25 %", "median", "75 %", "test 25 %", "median", "75 %"]
     title = f"accuracy % that a share of the {len(found.studies)} repeats reaches: "
     return f"{title}{', '.join(found.studies)}\n\n{table(header, rows)}"
@@ -313,7 +310,7 @@ def answer_table(answers: Sequence["Answer"]) -> str:
             answer.class_name or "",
             "" if answer.probability is None else f"{answer.probability:.3f}",
             answer.stage_name or "",
-            "" if answer.flops is None else mflops(answer.flops),
+            "" if answer.flops is None else COSTS["flops"].cell(answer.flops),
         ]
         for answer in answers
         if answer.error is None
@@ -355,17 +352,6 @@ def short_stage(stage: Stage) -> str:
     """Return ``r18@32`` for ``resnet18@32``."""
     name = stage.backbone.replace("mobilenet_v2", "mnv2").replace("resnet", "r")
     return f"{name}@{stage.resolution}"
-
-
-def mflops(flops: float) -> str:
-    """Return MFLOPs with three digits that matter, at least."""
-    value = flops / 1e6
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-
-
-def milliseconds(value: float) -> str:
-    """Return milliseconds with three digits that matter, at least."""
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.core.confidences import Confidence, confidence
+from rcopt.core.confidences import Confidence, confidence, confidence_function
 from rcopt.core.predictions import Predictions, Split, check_aligned
 
 #: Temperatures outside this range are not looked for. A stage that is always right would have 0
@@ -25,7 +25,7 @@ class AnswerRule:
     """How a stage's class probabilities become its answer and confidence.
 
     Attributes:
-        confidence: ``max``, ``margin`` or ``entropy``, see `rcopt.predictions.confidence`.
+        confidence: A name among `rcopt.core.confidences.CONFIDENCES`.
         temperature: Scale each stage's probabilities by a temperature fitted on validation
             (Guo et al. 2017, arXiv:1706.04599).
         average: Answer with the mean probabilities of the stages run so far instead of the
@@ -35,6 +35,10 @@ class AnswerRule:
     confidence: Confidence = "max"
     temperature: bool = False
     average: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown confidence."""
+        confidence_function(self.confidence)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule, Answers, cascade_answers, fit_temperature
-from rcopt.core.cascade import Cascade, Evaluation, Stage, evaluate_stages, exits
+from rcopt.core.cascade import Cascade, Evaluation, Stage
+from rcopt.core.evaluating import evaluate_stages, exits
 from rcopt.core.predictions import Predictions, Split
 from rcopt.core.trained_stage import TrainedStage
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rcopt.core.cascade import check_answers
+from rcopt.core.evaluating import check_answers
 from rcopt.core.threshold_sweep import choose_cuts, cuts_of, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
@@ -70,7 +70,7 @@ def threshold_front(
     Returns:
         The front, cheapest first; `rcopt.evaluate` of a row gives exactly its numbers. A
         threshold is 0.0 (the stage answers everything that reaches it), an observed
-        confidence, or `rcopt.cascade.NEVER`. When exact, of the vectors made of these with as
+        confidence, or `rcopt.NEVER`. When exact, of the vectors made of these with as
         many right answers for as many FLOPs, the row holds the smallest, compared stage by
         stage.
 

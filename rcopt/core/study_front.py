@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule, cross_fitted, fit_temperature, scale, stage_answers
-from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluate_stages
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage
+from rcopt.core.evaluating import evaluate_stages
 from rcopt.core.fronts import non_dominated, threshold_front
 from rcopt.core.predictions import Predictions, Split, check_aligned
 from rcopt.core.trained_stage import TrainedStage

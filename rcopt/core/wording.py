@@ -4,6 +4,7 @@ import math
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.confidences import CONFIDENCES
 from rcopt.core.statistics.intervals import Interval
 
 
@@ -166,12 +167,7 @@ def numbers(evaluation: Evaluation) -> str:
 
 def rule_text(rule: AnswerRule) -> str:
     """Return an answer rule in words."""
-    kinds = {
-        "max": "the largest class probability",
-        "margin": "the margin between the two largest class probabilities",
-        "entropy": "1 − normalized entropy of the class probabilities",
-    }
-    text = f"Confidence is {kinds[rule.confidence]}"
+    text = f"Confidence is {CONFIDENCES[rule.confidence].text}"
     if rule.temperature:
         text += ", after temperature scaling fitted on validation (cross-fitted there)"
     if rule.average:

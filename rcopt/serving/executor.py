@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import Cascade, check_thresholds
-from rcopt.core.confidences import Confidence
+from rcopt.core.cascade import Cascade
+from rcopt.core.confidences import tensor_confidence
+from rcopt.core.evaluating import check_thresholds
 from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict_batch
 from rcopt.models.recipe import Precision
@@ -41,7 +42,7 @@ class CascadeExecutor(nn.Module):
 
     Stage 0 sees every image; each later stage only those that no stage before it answered,
     and only those are resized for it. Answers and exits equal what `rcopt.evaluate` and
-    `rcopt.cascade.exits` say of the stages' stored predictions, made on the same device and in
+    `rcopt.exits` say of the stages' stored predictions, made on the same device and in
     the same precision; but an image whose confidence lies within float rounding of a threshold
     may fall on its other side, since in float32 the sums of a network may be rounded otherwise
     in a batch of another size.
@@ -120,7 +121,7 @@ class CascadeExecutor(nn.Module):
             if self.rule.average:
                 total = own if level == 0 else total + own
                 own = total / (level + 1)
-            sure = _confidence(own, self.rule.confidence)
+            sure: Tensor = tensor_confidence(own, self.rule.confidence)
             if level == 0:
                 answered, confidence = own, sure
             else:
@@ -146,18 +147,6 @@ class CascadeExecutor(nn.Module):
         # log of the float32 probabilities, as `rcopt.answers.scale` takes it.
         logs = own.clamp_min(float(np.finfo(np.float32).tiny)).log()
         return functional.softmax(logs / self.temperatures[level], dim=1)
-
-
-def _confidence(p: Tensor, kind: Confidence) -> Tensor:
-    """Return what `rcopt.predictions.confidence` does, on the device."""
-    if kind == "max":
-        values = p.amax(dim=1)
-    elif kind == "margin":
-        top = p.topk(2, dim=1).values
-        values = top[:, 0] - top[:, 1]
-    else:
-        values = 1.0 + torch.special.xlogy(p, p).sum(dim=1) / math.log(p.shape[1])
-    return values.clamp(0.0, 1.0)
 
 
 def _to_uint8(images: Tensor) -> Tensor:

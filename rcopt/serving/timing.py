@@ -13,7 +13,7 @@ from rcopt.models.recipe import Precision
 from rcopt.serving.executor import CascadeExecutor
 
 
-def stage_seconds(
+def stage_costs(
     networks: Mapping[Stage, nn.Module],
     base: Tensor,
     *,
@@ -21,9 +21,10 @@ def stage_seconds(
     passes: int = 5,
     precision: Precision = "auto",
     device: str | torch.device = "cpu",
+    meter: Callable[[], float] = perf_counter,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Stage, NDArray[np.float64]]:
-    """Measure each stage's time per image, to rank cascades by time instead of FLOPs.
+    """Measure what each stage costs an image, to rank cascades by time instead of FLOPs.
 
     A cascade's expected time is then the sum of reach rate times seconds, as its mean FLOPs is
     with FLOPs. The stages take turns, so that what else the machine does hits all alike. Time
@@ -36,10 +37,11 @@ def stage_seconds(
         passes: Number of calls per stage, after one that is thrown away.
         precision: As in `CascadeExecutor`.
         device: Where to measure.
+        meter: A reading that rises while a stage runs, by default a clock's in seconds.
         progress: Called with the number of turns made and to make.
 
     Returns:
-        (passes,) seconds per image, resize included, of each stage.
+        (passes,) what a stage adds to the reading per image, resize included, of each stage.
     """
     batch = base[torch.arange(batch_size) % len(base)].to(device)
     first: dict[int, CascadeExecutor] = {}
@@ -53,15 +55,27 @@ def stage_seconds(
             device=device,
         )
         first.setdefault(id(network), alone[stage])
-    seconds = {stage: np.empty(passes) for stage in alone}
+    spent = {stage: np.empty(passes) for stage in alone}
     for turn in range(passes + 1):
         for stage, executor in alone.items():
-            spent = timed_run(executor, [batch])
+            amount = metered_run(executor, batch, meter)
             if turn:
-                seconds[stage][turn - 1] = spent / batch_size
+                spent[stage][turn - 1] = amount / batch_size
         if progress is not None:
             progress(turn, passes)
-    return seconds
+    return spent
+
+
+def metered_run(executor: CascadeExecutor, batch: Tensor, meter: Callable[[], float]) -> float:
+    """Return what a batch adds to a reading, from an idle device until the device is done."""
+    cuda = executor.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(executor.device)
+    began = meter()
+    executor(batch)
+    if cuda:
+        torch.cuda.synchronize(executor.device)
+    return meter() - began
 
 
 def timed_run(executor: CascadeExecutor, batches: Sequence[Tensor]) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cost import Amount
 from rcopt.core.statistics.certify import Certificate, Promise
 from rcopt.core.statistics.comparison import Comparison
 from rcopt.core.statistics.intervals import Interval
@@ -17,7 +18,8 @@ class Criterion:
 
     Attributes:
         max_flops: Most mean FLOPs per image.
-        max_milliseconds: Most mean time per image; only on a front by time.
+        max_cost: Most of another mean cost per image, such as ``Amount("latency", 4.0)``, which
+            is 4 ms; only on a front by that cost.
         min_accuracy: Least validation accuracy.
         max_drop: Most accuracy given up against the best single stage, as a share. It is what
             to expect on new images: less is asked for on validation, as far as choosing makes
@@ -29,7 +31,7 @@ class Criterion:
     """
 
     max_flops: float | None = None
-    max_milliseconds: float | None = None
+    max_cost: Amount | None = None
     min_accuracy: float | None = None
     max_drop: float | None = None
     knee: bool = False
@@ -41,7 +43,7 @@ class Criterion:
         """Refuse none or several criteria."""
         asked = {
             "max_flops": self.max_flops,
-            "max_milliseconds": self.max_milliseconds,
+            "max_cost": self.max_cost,
             "min_accuracy": self.min_accuracy,
             "max_drop": self.max_drop,
             "knee": self.knee or None,

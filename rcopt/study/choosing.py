@@ -14,9 +14,9 @@ from rcopt.core.statistics.comparison import compare
 from rcopt.core.statistics.expectation import expected_drops
 from rcopt.core.statistics.intervals import accuracy_interval
 from rcopt.core.statistics.selection import (
+    by_max_cost,
     by_max_drop,
     by_max_flops,
-    by_max_milliseconds,
     by_min_accuracy,
     by_trial,
     knee,
@@ -87,8 +87,8 @@ def select(
 def _satisfying(points: Sequence[OperatingPoint], criterion: Criterion) -> OperatingPoint:
     if criterion.max_flops is not None:
         return by_max_flops(points, criterion.max_flops)
-    if criterion.max_milliseconds is not None:
-        return by_max_milliseconds(points, criterion.max_milliseconds)
+    if criterion.max_cost is not None:
+        return by_max_cost(points, criterion.max_cost)
     if criterion.min_accuracy is not None:
         return by_min_accuracy(points, criterion.min_accuracy)
     if criterion.trial is not None:

@@ -1,18 +1,18 @@
-"""A study's front by another cost: time instead of FLOPs, or FLOPs instead of time."""
+"""A study's front by another cost than its own, such as time instead of FLOPs."""
 
 from dataclasses import dataclass, replace
 
 from rcopt import tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
-from rcopt.core.cost import CostName
+from rcopt.core.cost import COSTS, CostName
 from rcopt.core.evaluations import outcomes
 from rcopt.core.study_front import study_front
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.results import load_results
 from rcopt.study.stages.lookup import trained_stages
-from rcopt.study.stages.times import StageTimes, stage_times, timed
+from rcopt.study.stages.times import StageTimes, priced, stage_times
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Ranking:
         points: Cheapest first, strictly rising in cost and accuracy on validation, each with
             its test numbers. They come from the exact sweep, so they are no trials.
         exact: Whether the front is exact over all cascades and thresholds of the stages.
-        times: The stages' times; None where FLOPs are the cost.
+        times: The stages' times; None where the cost is not measured.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -49,15 +49,16 @@ def rank(
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
     stages = trained_stages(study, tracker)
     times = None
-    if cost == "latency":
+    if COSTS[cost].meter is not None:
         times = stage_times(
             study,
             [trained.stage for trained in stages],
             len(results.classes),
+            cost,
             again=again,
             progress=progress,
         )
-    stages = [replace(trained, stage=timed(trained.stage, times)) for trained in stages]
+    stages = [replace(trained, stage=priced(trained.stage, cost, times)) for trained in stages]
     settings = study.settings
     rule = AnswerRule(**settings.answers.model_dump())
     front = study_front(

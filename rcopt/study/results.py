@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.cost import Amount
 from rcopt.core.fronts import spread
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import sealed, unsealed, write_whole
@@ -146,10 +147,7 @@ def load_results(path: Path) -> Results:
 
 def _stage_tree(summary: StageSummary) -> dict[str, Any]:
     return {
-        "resolution": summary.stage.resolution,
-        "backbone": summary.stage.backbone,
-        "flops": summary.stage.flops,
-        "milliseconds": summary.stage.milliseconds,
+        **summary.stage.to_dict(),
         "key": summary.key,
         "macs": summary.macs,
         "parameters": summary.parameters,
@@ -162,7 +160,7 @@ def _stage_tree(summary: StageSummary) -> dict[str, Any]:
 
 def _summary(tree: dict[str, Any]) -> StageSummary:
     return StageSummary(
-        stage=_stage(tree),
+        stage=Stage.from_dict(tree),
         key=str(tree["key"]),
         macs=int(tree["macs"]),
         parameters=int(tree["parameters"]),
@@ -170,15 +168,6 @@ def _summary(tree: dict[str, Any]) -> StageSummary:
         test=float(tree["test"]),
         seconds=float(tree["seconds"]),
         run_id=tree["run_id"],
-    )
-
-
-def _stage(tree: dict[str, Any]) -> Stage:
-    return Stage(
-        int(tree["resolution"]),
-        str(tree["backbone"]),
-        float(tree["flops"]),
-        _number(tree.get("milliseconds")),
     )
 
 
@@ -201,7 +190,7 @@ def _point(tree: dict[str, Any]) -> OperatingPoint:
         raise ValueError("a point of the front has no validation numbers")
     return OperatingPoint(
         cascade=Cascade(
-            tuple(_stage(stage) for stage in stages),
+            tuple(Stage.from_dict(stage) for stage in stages),
             tuple(float(stage["threshold"]) for stage in stages[:-1]),
         ),
         validation=validation,
@@ -224,9 +213,5 @@ def _evaluation(tree: dict[str, Any] | None) -> Evaluation | None:
             float("nan") if rate is None else float(rate) for rate in tree["deferral_rates"]
         ),
         n_images=int(tree["n_images"]),
-        mean_milliseconds=_number(tree.get("mean_milliseconds")),
+        minimized=Amount.from_json(tree, "mean_"),
     )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

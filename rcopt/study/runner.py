@@ -27,7 +27,7 @@ from rcopt.study.file import Study
 from rcopt.study.results import Results, StageSummary, save_results, well_spread
 from rcopt.study.space import Proposal
 from rcopt.study.stages.base import Material, StageKey
-from rcopt.study.stages.times import StageTimes, timed
+from rcopt.study.stages.times import StageTimes, priced
 from rcopt.study.trial_records import exact_trial, operating_point, trial_point, trial_source
 from rcopt.study.trials import Trials
 from rcopt.study.workers import places
@@ -89,7 +89,8 @@ class Runner:
             resolutions=tuple(material.space.backbones),
         )
         self._times = times
-        self._costs = {key: timed(s, times) for key, s in material.costs.items()}
+        cost = study.settings.search.cost
+        self._costs = {key: priced(s, cost, times) for key, s in material.costs.items()}
         # A bound no operating point of the space can pass: chance, at the cost of every
         # resolution's costliest stage. It depends on the study file alone.
         self._reference = (
@@ -326,7 +327,8 @@ class Runner:
             if obtained is None:
                 return False
             found, _ = obtained
-            trained = replace(found, stage=timed(found.stage, self._times))
+            cost = self._study.settings.search.cost
+            trained = replace(found, stage=priced(found.stage, cost, self._times))
             if self._study.settings.search.exact:
                 self._front = extend_front(self._front, list(self._pool.values()), trained)
             self._pool[key] = trained

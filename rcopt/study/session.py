@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
 from rcopt import tracking
+from rcopt.core.cost import COSTS
 from rcopt.errors import WorkError
 from rcopt.processes import this_owner
 from rcopt.study.file import Study
@@ -101,7 +102,7 @@ def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tr
         f"{data.name} ({len(data.classes)} classes; {sizes} images)."
     )
     cost = study.settings.search.cost
-    minimized = {"flops": "mean FLOPs", "latency": "mean time"}[cost]
+    minimized = COSTS[cost].title
     note = (
         f"Accuracy is maximized and {minimized} per image minimized on validation; test numbers "
         "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"

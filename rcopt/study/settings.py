@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from rcopt.core.confidences import Confidence
-from rcopt.core.cost import CostName
+from rcopt.core.cost import COSTS, CostName
 from rcopt.data import sources as data_sources
 from rcopt.models.recipe import Recipe, recipe_types
 from rcopt.redaction import has_login, has_password
@@ -277,7 +277,7 @@ def identity(settings: StudySettings) -> dict[str, Any]:
     flat = flatten(tree)
     cost = settings.search.cost
     free = ["search.", "tracking.", "name", "data.root"]
-    if cost == "flops":
+    if COSTS[cost].meter is None:
         free.append("latency.")
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}
     # Settings that came later count where they differ from what was always done.

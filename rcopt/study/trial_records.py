@@ -9,17 +9,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import (
-    Cascade,
-    Evaluation,
-    OperatingPoint,
-    Source,
-    Stage,
-    evaluate_stages,
-    mean_flops,
-    thresholds_for_rates,
-)
-from rcopt.core.cost import CostName
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
+from rcopt.core.cost import COSTS, Amount, CostName
+from rcopt.core.evaluating import evaluate_stages, mean_cost, thresholds_for_rates
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.study.space import NONE, Space
 
@@ -75,8 +67,7 @@ DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "mini
 
 
 METRICS: Mapping[CostName, tuple[str, str]] = {
-    "flops": ("accuracy", "mean_flops"),
-    "latency": ("accuracy", "mean_milliseconds"),
+    name: ("accuracy", cost.mean_key) for name, cost in COSTS.items()
 }
 
 
@@ -93,27 +84,29 @@ def trial_point(trial: FrozenTrial, stage_named: Callable[[int, str], Any]) -> O
 
     Args:
         trial: One of rcopt's finished trials.
-        stage_named: Returns the `Stage` of a resolution and a backbone; with its milliseconds
-            if the study minimizes time.
+        stage_named: Returns the `Stage` of a resolution and a backbone, with its cost if the
+            study minimizes another than FLOPs.
     """
     attributes = trial.user_attrs
     stages = tuple(stage_named(int(r), b) for r, b in attributes["stages"])
     accuracy, cost = trial.values
     exits = tuple(attributes["exit_rates"])
     reach = tuple(attributes["reach_rates"])
-    timed = any(stage.milliseconds is not None for stage in stages)
+    minimized = stages[0].minimized
     return OperatingPoint(
         cascade=Cascade(stages, tuple(attributes["thresholds"])),
         validation=Evaluation(
             accuracy=accuracy,
-            mean_flops=_mean_flops(stages, reach, attributes["n_images"]) if timed else cost,
+            mean_flops=cost
+            if minimized is None
+            else _mean_flops(stages, reach, attributes["n_images"]),
             exit_rates=exits,
             reach_rates=reach,
             deferral_rates=tuple(
                 after / before if before else float("nan") for before, after in pairwise(reach)
             ),
             n_images=attributes["n_images"],
-            mean_milliseconds=cost if timed else None,
+            minimized=None if minimized is None else Amount(minimized.cost, cost),
         ),
         source="sampled" if attributes["source"] == "sampled" else "exact",
         trial=trial.number,
@@ -122,7 +115,7 @@ def trial_point(trial: FrozenTrial, stage_named: Callable[[int, str], Any]) -> O
 
 def _mean_flops(stages: Sequence[Stage], reach: Sequence[float], n_images: int) -> float:
     reached = np.rint(np.array(reach) * n_images).astype(np.int64)
-    return mean_flops(reached, np.array([stage.flops for stage in stages]), n_images)
+    return mean_cost(reached, np.array([stage.flops for stage in stages]), n_images)
 
 
 def trial_attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:

@@ -62,14 +62,14 @@ def cascade_metrics(point: OperatingPoint) -> dict[str, float]:
 
 
 def split_metrics(prefix: str, evaluation: Evaluation) -> dict[str, float]:
-    """Return ``<prefix>/accuracy`` and ``<prefix>/mflops``, rounded; ``<prefix>/ms`` if timed."""
-    metrics = {
+    """Return ``<prefix>/accuracy``, ``<prefix>/mflops`` and what is minimized, rounded."""
+    return {
         f"{prefix}/accuracy": round(evaluation.accuracy, 4),
-        f"{prefix}/mflops": short_number(evaluation.mean_flops / 1e6),
+        **{
+            f"{prefix}/{cost.metric}": short_number(value / cost.per_unit)
+            for cost, value in reversed(evaluation.costs)
+        },
     }
-    if evaluation.mean_milliseconds is not None:
-        metrics[f"{prefix}/ms"] = short_number(evaluation.mean_milliseconds)
-    return metrics
 
 
 def exact_point(point: OperatingPoint) -> str:
@@ -83,8 +83,9 @@ def exact_point(point: OperatingPoint) -> str:
 def cascade_note(point: OperatingPoint) -> str:
     """Return a cascade run's description: what answers what, in a table."""
     evaluation = point.validation
-    milliseconds = evaluation.mean_milliseconds
-    time = "" if milliseconds is None else f" and {milliseconds:.4g} ms"
+    costs = " and ".join(
+        f"{value / cost.per_unit:.4g} {cost.unit}" for cost, value in reversed(evaluation.costs)
+    )
     rows = [
         f"| {stage.resolution} | {stage.backbone} | {_threshold(threshold)} "
         f"| {rate:.1%} | {stage.flops / 1e6:.4g} |"
@@ -98,7 +99,7 @@ def cascade_note(point: OperatingPoint) -> str:
     return "\n".join(
         [
             f"On validation {evaluation.accuracy:.2%} of {evaluation.n_images:,} images are "
-            f"answered correctly at {evaluation.mean_flops / 1e6:.4g} MFLOPs{time} an image.",
+            f"answered correctly at {costs} an image.",
             "",
             "| resolution | backbone | answers from confidence | images answered | MFLOPs |",
             "|---|---|---|---|---|",
@@ -144,10 +145,8 @@ def table_row(point: OperatingPoint) -> Mapping[str, str]:
         "trial": str(point.trial),
         "source": point.source,
         "accuracy": repr(point.validation.accuracy),
-        "mean_flops": repr(point.validation.mean_flops),
+        **{cost.mean_key: repr(value) for cost, value in reversed(point.validation.costs)},
     }
-    if point.validation.mean_milliseconds is not None:
-        row["mean_milliseconds"] = repr(point.validation.mean_milliseconds)
     for stage, threshold, rate in zip(
         _stages(point),
         (*point.cascade.thresholds, None),

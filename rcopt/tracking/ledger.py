@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cost import COSTS
 from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import labels
 from rcopt.tracking.records import StudyRun
@@ -96,9 +97,12 @@ class Ledger:
     def save(self) -> None:
         """Store the table, with the rows that other workers have stored meanwhile."""
         self._rows = {**self._stored_rows(), **self._rows}
-        columns = ["trial", "source", "accuracy", "mean_flops"]
-        if any("mean_milliseconds" in row for row in self._rows.values()):
-            columns.append("mean_milliseconds")
+        columns = ["trial", "source", "accuracy"]
+        columns += [
+            cost.mean_key
+            for cost in COSTS.values()
+            if cost.name == "flops" or any(cost.mean_key in row for row in self._rows.values())
+        ]
         resolutions = {
             int(column.rpartition(".")[2])
             for row in self._rows.values()

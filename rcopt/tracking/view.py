@@ -8,7 +8,7 @@ costs the view, never the data.
 import json
 from collections.abc import Sequence
 
-from rcopt.core.cost import CostName
+from rcopt.core.cost import COSTS, CostName
 
 #: The view's name in links; any text will do.
 KEY = "rcopt-front"
@@ -41,7 +41,7 @@ def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops
     """
     backbones = [f"backbone.{r}" for r in resolutions]
     thresholds = [f"threshold.{r}" for r in resolutions[:-1]]
-    keys = {"flops": ["mflops"], "latency": ["ms", "mflops"]}[cost]
+    keys = list(dict.fromkeys((COSTS[cost].metric, "mflops")))
     metrics = [f"{split}/{key}" for split in ("val", "test") for key in ("accuracy", *keys)]
     minimized = f"val/{keys[0]}"
     exits = [f"exit/{r}" for r in resolutions]

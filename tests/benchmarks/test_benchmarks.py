@@ -25,7 +25,7 @@ from benchmarks.samplers import print_table as print_samplers
 from benchmarks.searches import Scale, evaluate_proposal, propose, search, told_trial
 from benchmarks.variants import GRID, Variant, grid_front, variants
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import evaluate
+from rcopt.core.evaluating import evaluate
 from rcopt.core.evaluations import outcomes
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rcopt.cli import tables
-from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
+from rcopt.core.evaluating import evaluation
 from rcopt.study.results import Results, StageSummary
 
 NAMES = ("resnet18", "resnet152-s1", "mobilenet_v2", "mobilenet_v2-0.25")
@@ -143,14 +144,6 @@ def test_stages_are_listed_with_accuracies_costs_and_time() -> None:
     assert max(map(len, rows)) <= 100
     cells = ["mobilenet_v2-0.25@224", "87.65", "90.00", "82.0", "11.18", "67", "min"]
     assert rows[2].split() == cells
-
-
-@pytest.mark.parametrize(
-    ("flops", "text"),
-    [(0.0, "0.00"), (5.35e5, "0.54"), (9.994e6, "9.99"), (1.234e7, "12.3"), (8.26e9, "8260")],
-)
-def test_mflops_show_three_digits_that_matter(flops: float, text: str) -> None:
-    assert tables.mflops(flops) == text
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rcopt.core.cascade import (
-    NEVER,
-    Cascade,
-    Evaluation,
-    OperatingPoint,
-    Stage,
-    evaluate,
-    evaluate_stages,
-    exits,
-    mean_flops,
-    threshold_for_rate,
-)
+from rcopt.core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.cost import COSTS, Amount, Cost
+from rcopt.core.evaluating import evaluate, evaluate_stages, exits, mean_cost, threshold_for_rate
 
 Data = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]
 
@@ -214,7 +205,7 @@ def test_evaluate_refuses(
 
 def test_mean_flops_sums_stage_by_stage() -> None:
     counts, costs = np.array([3, 2, 1]), np.array([0.1, 0.2, 0.3])
-    assert mean_flops(counts, costs, 3) == ((3 * 0.1 + 2 * 0.2) + 1 * 0.3) / 3
+    assert mean_cost(counts, costs, 3) == ((3 * 0.1 + 2 * 0.2) + 1 * 0.3) / 3
 
 
 @pytest.mark.parametrize(
@@ -289,20 +280,30 @@ def test_an_operating_point_becomes_an_entry_of_the_fronts_json() -> None:
     assert isinstance(own, Evaluation)
 
 
-def test_time_is_a_second_sum_beside_flops_and_no_part_of_a_stages_identity() -> None:
+@pytest.mark.parametrize("cost", [cost for cost in COSTS.values() if cost.name != "flops"])
+def test_another_cost_is_a_second_sum_beside_flops_and_no_part_of_a_stages_identity(
+    cost: Cost,
+) -> None:
     plain = (Stage(32, "a", 1.0), Stage(64, "b", 10.0))
-    timed = (replace(plain[0], milliseconds=8.0), replace(plain[1], milliseconds=2.0))
+    timed = (
+        replace(plain[0], minimized=Amount(cost.name, 8.0)),
+        replace(plain[1], minimized=Amount(cost.name, 2.0)),
+    )
     assert timed == plain
     assert hash(timed) == hash(plain)
     assert [stage.cost for stage in (*plain, *timed)] == [1.0, 10.0, 8.0, 2.0]
     confidence, correct = [[0.9, 0.4]], [[True, False], [True, True]]
     without = evaluate_stages(confidence, correct, plain, [0.5])
     assert without == evaluate(confidence, correct, [1.0, 10.0], [0.5])
-    assert (without.mean_milliseconds, without.cost) == (None, without.mean_flops)
+    assert (without.minimized, without.cost) == (None, without.mean_flops)
     found = evaluate_stages(confidence, correct, timed, [0.5])
-    assert (found.mean_flops, found.mean_milliseconds, found.cost) == (6.0, 9.0, 9.0)
+    assert (found.mean_flops, found.minimized, found.cost) == (6.0, Amount(cost.name, 9.0), 9.0)
+    assert found.costs == ((cost, 9.0), (COSTS["flops"], 6.0))
+    with pytest.raises(ValueError, match="same cost minimized"):
+        evaluate_stages(confidence, correct, (plain[0], timed[1]), [0.5])
+    assert Stage.from_dict(timed[0].to_dict()).minimized == Amount(cost.name, 8.0)
     for stages, keys in ((plain, 0), (timed, 1)):
         validation = evaluate_stages(confidence, correct, stages, [0.5])
         entry = OperatingPoint(Cascade(stages, (0.5,)), validation).to_dict()
-        assert str(entry).count("'milliseconds'") == 2 * keys
-        assert str(entry).count("'mean_milliseconds'") == keys
+        assert str(entry).count(f"'{cost.key}'") == 2 * keys
+        assert str(entry).count(f"'{cost.mean_key}'") == keys

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rcopt.core.answers import AnswerRule, fit_temperature, scale, stage_answers
-from rcopt.core.cascade import Cascade, evaluate
+from rcopt.core.cascade import Cascade
+from rcopt.core.evaluating import evaluate
 from rcopt.core.evaluations import outcomes
 from tests.support.simulated import STAGES, simulated_stages
 

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
-from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluate
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
+from rcopt.core.cost import Amount
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import non_dominated
 from rcopt.core.predictions import Predictions, Split
 from rcopt.core.study_front import StudyFront, extend_front, optimistic_test_front, study_front
@@ -107,7 +109,7 @@ def test_with_times_the_front_is_exact_by_time_and_flops_stay_what_they_are(seed
     # Whole milliseconds, in no order of FLOPs, and ties among them.
     times = np.random.default_rng(seed).integers(1, 5, len(plain)).tolist()
     timed = [
-        replace(one, stage=replace(one.stage, milliseconds=float(time)))
+        replace(one, stage=replace(one.stage, minimized=Amount("latency", float(time))))
         for one, time in zip(plain, times, strict=True)
     ]
     as_flops = [
@@ -115,7 +117,7 @@ def test_with_times_the_front_is_exact_by_time_and_flops_stay_what_they_are(seed
         for one, time in zip(plain, times, strict=True)
     ]
     front = study_front(timed)
-    assert [(p.validation.accuracy, p.validation.mean_milliseconds) for p in front] == (
+    assert [(p.validation.accuracy, p.validation.cost) for p in front] == (
         brute_force(as_flops, AnswerRule())
     )
     assert outcomes(extend_front(study_front(timed[:-1]), timed[:-1], timed[-1])) == (

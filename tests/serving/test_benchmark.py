@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rcopt.core.cascade import NEVER, Cascade, Stage
 from rcopt.serving.benchmark import Benchmark, Latency, Throughput, benchmark, describe
 from rcopt.serving.executor import CascadeExecutor
-from rcopt.serving.timing import stage_seconds
+from rcopt.serving.timing import stage_costs
 
 STAGES = (Stage(8, "small", 10.0), Stage(16, "large", 100.0))
 
@@ -116,7 +116,9 @@ def test_both_sides_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_stage_seconds_are_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     networks = {STAGES[0]: clock.network(0.5), STAGES[1]: clock.network(2.0)}
-    seconds = stage_seconds(networks, images(5), batch_size=8, passes=3, precision="float32")
+    seconds = stage_costs(
+        networks, images(5), batch_size=8, passes=3, precision="float32", meter=lambda: clock.now
+    )
     assert {s: each.tolist() for s, each in seconds.items()} == {
         STAGES[0]: [0.5] * 3,
         STAGES[1]: [2.0] * 3,

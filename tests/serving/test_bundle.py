@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Stage, exits
+from rcopt.core.cascade import Stage
+from rcopt.core.evaluating import exits
 from rcopt.core.predictions import Predictions
 from rcopt.errors import InputError
 from rcopt.files import digest

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rcopt.core.answers import AnswerRule, Answers, stage_answers
-from rcopt.core.cascade import NEVER, Cascade, Stage, evaluate, exits
+from rcopt.core.cascade import NEVER, Cascade, Stage
 from rcopt.core.confidences import confidence
+from rcopt.core.evaluating import evaluate, exits
 from rcopt.core.predictions import Predictions
 from rcopt.models.backbones import build
 from rcopt.models.prediction import predict_batch

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage, evaluation
+from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
+from rcopt.core.evaluating import evaluation
 from rcopt.errors import InputError
 from rcopt.files import digest
 from rcopt.study.results import Results, StageSummary, load_results, save_results

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import evaluate
+from rcopt.core.evaluating import evaluate
 from rcopt.core.predictions import Split
 from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError, WorkError

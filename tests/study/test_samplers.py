@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluation
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage
+from rcopt.core.cost import Amount
+from rcopt.core.evaluating import evaluation
 from rcopt.errors import InputError
 from rcopt.study.samplers import Sampler, SamplerName
 from rcopt.study.space import NONE, Proposal, Space
@@ -156,13 +158,15 @@ def test_a_trial_told_by_time_reads_back_with_its_time_and_its_flops(tmp_path: P
     for count in range(10):
         proposal = sampler.propose(count, lambda _: True)
         plain = measured(proposal)
-        stages = tuple(replace(s, milliseconds=1 / s.resolution) for s in plain.cascade.stages)
+        stages = tuple(
+            replace(s, minimized=Amount("latency", 1 / s.resolution)) for s in plain.cascade.stages
+        )
         reached = zip(plain.validation.reach_rates, stages, strict=True)
         time = sum(rate * stage.cost for rate, stage in reached)
         points.append(
             OperatingPoint(
                 Cascade(stages, plain.cascade.thresholds),
-                replace(plain.validation, mean_milliseconds=time),
+                replace(plain.validation, minimized=Amount("latency", time)),
                 source="sampled",
             )
         )
@@ -172,7 +176,7 @@ def test_a_trial_told_by_time_reads_back_with_its_time_and_its_flops(tmp_path: P
     by_name = {(s.resolution, s.backbone): s for s in known.values()}
     for trial, point in zip(timed.all(), points, strict=True):
         back = trial_point(trial, lambda r, b: by_name[r, b])
-        assert trial.values[1] == point.validation.mean_milliseconds
+        assert trial.values[1] == point.validation.cost
         np.testing.assert_equal(back.validation, point.validation)
 
 

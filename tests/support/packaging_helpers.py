@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import Cascade, OperatingPoint, Stage, evaluate
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage
+from rcopt.core.evaluating import evaluate
 from rcopt.data.images import decode, stage_input
 from rcopt.models.backbones import build
 from rcopt.models.weights import save_weights

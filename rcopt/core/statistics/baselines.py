@@ -8,14 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import (
-    Cascade,
-    Evaluation,
-    OperatingPoint,
-    check_answers,
-    evaluate,
-    evaluation,
-)
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint
+from rcopt.core.evaluating import check_answers, evaluate, evaluation
 from rcopt.core.fronts import non_dominated, threshold_front
 from rcopt.core.trained_stage import TrainedStage
 

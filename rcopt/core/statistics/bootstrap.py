@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.answers import AnswerRule, Answers, fit_temperature, stage_answers
-from rcopt.core.cascade import Stage, exits
+from rcopt.core.cascade import Stage
+from rcopt.core.evaluating import exits
 from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import non_dominated, threshold_front
 from rcopt.core.predictions import check_aligned

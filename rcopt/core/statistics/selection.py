@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cost import COSTS, Amount
 from rcopt.core.fronts import non_dominated
 
 #: Shares are counts divided by N; sums of them are off by less than this, counts by more.
@@ -21,30 +22,28 @@ def by_max_flops(points: Sequence[OperatingPoint], max_flops: float) -> Operatin
     Raises:
         ValueError: If the budget is not positive or below the cheapest point, which is named.
     """
-    _check(points)
-    return _within(points, [p.validation.mean_flops for p in points], max_flops, "max_flops")
+    return by_max_cost(points, Amount("flops", max_flops))
 
 
-def by_max_milliseconds(
-    points: Sequence[OperatingPoint], max_milliseconds: float
-) -> OperatingPoint:
-    """Return the most accurate point whose mean time does not exceed a budget.
+def by_max_cost(points: Sequence[OperatingPoint], budget: Amount) -> OperatingPoint:
+    """Return the most accurate point whose mean cost does not exceed a budget.
 
     Args:
-        points: Operating points with mean milliseconds; of equally accurate ones the fastest
-            is taken.
-        max_milliseconds: Per image, positive.
+        points: Operating points that have this cost; of equally accurate ones the cheapest is
+            taken.
+        budget: Per image, positive.
 
     Raises:
-        ValueError: If the points have no times, or the budget is not positive or below the
-            fastest point, which is named.
+        ValueError: If the points do not have the cost, or the budget is not positive or below
+            the cheapest point, which is named.
     """
     _check(points)
-    times = [point.validation.mean_milliseconds for point in points]
-    known = [time for time in times if time is not None]
-    if len(known) < len(times):
-        raise ValueError("max_milliseconds needs points with measured times (cost = latency)")
-    return _within(points, known, max_milliseconds, "max_milliseconds")
+    cost = COSTS[budget.cost]
+    spent = [dict(point.validation.costs).get(cost) for point in points]
+    known = [value for value in spent if value is not None]
+    if len(known) < len(spent):
+        raise ValueError(f"{cost.limit} needs points by this cost (search.cost = {cost.name!r})")
+    return _within(points, known, budget.value, cost.limit)
 
 
 def by_min_accuracy(points: Sequence[OperatingPoint], min_accuracy: float) -> OperatingPoint:
@@ -167,8 +166,5 @@ def _most_accurate(point: OperatingPoint) -> tuple[float, float]:
 
 def _numbers(point: OperatingPoint) -> str:
     found = point.validation
-    time = f" and {found.mean_milliseconds:.4g} ms" if found.mean_milliseconds is not None else ""
-    return (
-        f"accuracy {found.accuracy:.4f} at {found.mean_flops:.4g} mean FLOPs{time} "
-        f"({point.cascade})"
-    )
+    costs = " and ".join(cost.text(value) for cost, value in reversed(found.costs))
+    return f"accuracy {found.accuracy:.4f} at {costs} ({point.cascade})"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rcopt.core.answers import Answers
-from rcopt.core.cascade import Cascade, Stage, exits
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.evaluating import exits
 from rcopt.core.predictions import Predictions
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule, Answers, stage_answers
-from rcopt.core.cascade import evaluate
 from rcopt.core.cost import parameter_cost
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import threshold_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.original_report import DROPS, Method, TableRow

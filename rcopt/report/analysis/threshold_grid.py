@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rcopt.core.cascade import check_answers
+from rcopt.core.evaluating import check_answers
 
 # Shares are counts divided by N; this is far below one image and far above rounding.
 _ROUNDING = 1e-9
@@ -76,7 +76,7 @@ def threshold_grid(
     to_third = _accumulate(passed, np.ones(n, dtype=np.int64), shape)
     rights = right[0].sum() + _accumulate(passed[:1], gains[0], shape[:1])[:, None]
     rights = rights + _accumulate(passed, gains[1], shape)
-    # In the order in which `rcopt.cascade.mean_flops` sums, so that equal counts agree in bits.
+    # In the order in which `evaluating.mean_cost` sums, so that equal counts agree in bits.
     total = n * cost[0] + to_second * cost[1] + to_third * cost[2]
     return Grid(axes[0], axes[1], rights / n, total / n)
 

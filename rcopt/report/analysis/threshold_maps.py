@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.answers import Answers
-from rcopt.core.cascade import NEVER, Cascade, evaluate
+from rcopt.core.cascade import NEVER, Cascade
+from rcopt.core.evaluating import evaluate
 from rcopt.report.analysis.threshold_grid import threshold_grid
 
 
@@ -21,7 +22,7 @@ class ThresholdMap:
     Attributes:
         cascade: Whose stages; its own thresholds are marked.
         shares: (G,) share of images below the thresholds, the same for each axis.
-        thresholds: (K-1, G), rising; the first is 0.0, the last `rcopt.cascade.NEVER`.
+        thresholds: (K-1, G), rising; the first is 0.0, the last `rcopt.NEVER`.
         accuracy: (G,) for two stages, (G, G) for three, stage 0 first.
         mean_flops: As accuracy.
         own: (K-1,) shares at the cascade's own thresholds.

@@ -1,4 +1,4 @@
-"""What a forward pass of each stage takes on this machine: measured, kept, used as a cost."""
+"""What a forward pass of each stage costs on this machine: measured, kept, minimized."""
 
 import json
 import platform
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rcopt.core.cascade import Stage
+from rcopt.core.cost import COSTS, Amount, CostName
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import sealed, unsealed, write_whole
 from rcopt.models.devices import known_device
@@ -17,9 +18,6 @@ from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.stages.base import Material
 from rcopt.study.trials import Trials
-
-FORMAT = "rcopt-latency-1"
-FILE = "latency.json"
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,20 @@ class Conditions:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Times of a study's stages, all measured in one go, in turn.
+    """Times of a study's stages, or another cost of them, all measured in one go, in turn.
 
     Attributes:
+        cost: What was measured.
         conditions: Under which.
         calls: Calls per stage.
-        milliseconds: Per image, resize included, by the stage's name: the median call.
+        amounts: Per image, resize included, by the stage's name: the median call.
         spread: The largest middle half of a stage's calls, as a share of its median.
     """
 
+    cost: CostName
     conditions: Conditions
     calls: int
-    milliseconds: Mapping[str, float]
+    amounts: Mapping[str, float]
     spread: float
 
     def __str__(self) -> str:
@@ -74,10 +74,15 @@ class StageTimes:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
-        return {**asdict(self), "milliseconds": dict(self.milliseconds)}
+        return {
+            "conditions": asdict(self.conditions),
+            "calls": self.calls,
+            COSTS[self.cost].key: dict(self.amounts),
+            "spread": self.spread,
+        }
 
     @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> "StageTimes":
+    def from_json(cls, cost: CostName, tree: Mapping[str, Any]) -> "StageTimes":
         """Return what `to_json` gave.
 
         Raises:
@@ -85,22 +90,38 @@ class StageTimes:
             KeyError: If something is missing.
             TypeError: If something has another type.
         """
-        times = {str(name): float(value) for name, value in tree["milliseconds"].items()}
+        amounts = tree[COSTS[cost].key].items()
+        times = {str(name): float(value) for name, value in amounts}
         if not all(0 < value < float("inf") for value in times.values()):
             raise ValueError("times must be positive and finite")
         where = Conditions(**tree["conditions"])
-        return cls(where, int(tree["calls"]), times, float(tree["spread"]))
+        return cls(cost, where, int(tree["calls"]), times, float(tree["spread"]))
 
 
-def timed(stage: Stage, times: StageTimes | None) -> Stage:
-    """Return a stage with its time, or without any if there are none."""
-    return replace(stage, milliseconds=None if times is None else times.milliseconds[stage.name])
+def priced(stage: Stage, cost: CostName, times: StageTimes | None) -> Stage:
+    """Return a stage with what it costs.
+
+    Args:
+        stage: Any.
+        cost: What is minimized.
+        times: Measured; None where the cost can be computed.
+    """
+    computed = COSTS[cost].computed
+    if cost == "flops":
+        return replace(stage, minimized=None)
+    if computed is not None:
+        value = computed(stage.resolution, stage.flops)
+    elif times is not None:
+        value = times.amounts[stage.name]
+    else:
+        raise ValueError(f"times must be given for cost {cost!r}, got None")
+    return replace(stage, minimized=Amount(cost, value))
 
 
 def fixed(
     study: Study, material: Material, stored: Trials, progress: Progress
 ) -> StageTimes | None:
-    """Return the times that all trials of a study are compared by; None if FLOPs are its cost.
+    """Return the times that all trials of a study are compared by; None if its cost has none.
 
     The first worker to need them measures every stage of the space; they stay with the study,
     for trials evaluated by other times would not be comparable.
@@ -108,17 +129,18 @@ def fixed(
     Raises:
         InputError: If a stage cannot be timed.
     """
-    if study.settings.search.cost == "flops":
+    cost = study.settings.search.cost
+    if COSTS[cost].meter is None:
         return None
     stages = list(material.costs.values())
     classes = len(material.data.classes)
 
     def make() -> str:
-        times = stage_times(study, stages, classes, progress=progress)
+        times = stage_times(study, stages, classes, cost, progress=progress)
         return json.dumps(times.to_json(), sort_keys=True)
 
     try:
-        return StageTimes.from_json(json.loads(stored.shared("latency", make)))
+        return StageTimes.from_json(cost, json.loads(stored.shared(cost, make)))
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -131,6 +153,7 @@ def stage_times(
     study: Study,
     stages: Sequence[Stage],
     classes: int,
+    cost: CostName = "latency",
     *,
     again: bool = False,
     progress: Progress | None = None,
@@ -144,6 +167,7 @@ def stage_times(
         study: Says device, batch size and precision.
         stages: Which.
         classes: Number of classes.
+        cost: What to measure, one that has a meter.
         again: Measure even if they are known.
         progress: Shows what goes on.
 
@@ -154,14 +178,14 @@ def stage_times(
     settings = study.settings
     device = known_device("latency.device", settings.latency.device)
     conditions = _conditions(study, stages, classes, device)
-    path = study.folder / FILE
-    known = _load(path)
+    path = study.folder / f"{cost}.json"
+    known = _load(path, cost)
     if not again and conditions in known:
         found = known[conditions]
-        if all(stage.name in found.milliseconds for stage in stages):
+        if all(stage.name in found.amounts for stage in stages):
             return found
-    times = _measure(stages, conditions, device, progress)
-    _save(path, [*(old for old in known.values() if old.conditions != conditions), times])
+    times = _measure(stages, cost, conditions, device, progress)
+    _save(path, cost, [*(old for old in known.values() if old.conditions != conditions), times])
     return times
 
 
@@ -187,13 +211,17 @@ def _largest(study: Study, stages: Sequence[Stage]) -> int:
 
 
 def _measure(
-    stages: Sequence[Stage], conditions: Conditions, device: str, progress: Progress
+    stages: Sequence[Stage],
+    cost: CostName,
+    conditions: Conditions,
+    device: str,
+    progress: Progress,
 ) -> StageTimes:
     import torch
     from torch import nn
 
     from rcopt.models.backbones import build
-    from rcopt.serving.timing import stage_seconds
+    from rcopt.serving.timing import stage_costs
 
     untrained: dict[str, nn.Module] = {}
     for stage in stages:
@@ -210,31 +238,40 @@ def _measure(
     base = torch.randint(0, 256, (16, side, side, 3), dtype=torch.uint8, generator=noise)
     # Single images are timed more often: their times scatter more.
     calls = max(5, 32 // conditions.batch_size)
-    seconds = stage_seconds(
+    meter = COSTS[cost].meter
+    if meter is None:
+        raise ValueError(f"cost must have a meter to be measured, {cost!r} has none")
+    spent = stage_costs(
         {stage: untrained[stage.backbone] for stage in stages},
         base,
         batch_size=conditions.batch_size,
         passes=calls,
         precision=conditions.precision,  # type: ignore[arg-type]  # of the study file
         device=device,
+        meter=meter,
         progress=lambda done, total: progress.count("time stages", done, total),
     )
-    quartiles = {s.name: np.percentile(1e3 * each, [25, 50, 75]) for s, each in seconds.items()}
+    quartiles = {s.name: np.percentile(each, [25, 50, 75]) for s, each in spent.items()}
     return StageTimes(
+        cost=cost,
         conditions=conditions,
         calls=calls,
-        milliseconds={name: float(middle) for name, (_, middle, _) in quartiles.items()},
+        amounts={name: float(middle) for name, (_, middle, _) in quartiles.items()},
         spread=max(float((high - low) / middle) for low, middle, high in quartiles.values()),
     )
 
 
-def _load(path: Path) -> dict[Conditions, StageTimes]:
+def _format(cost: CostName) -> str:
+    return f"rcopt-{cost}-1"
+
+
+def _load(path: Path, cost: CostName) -> dict[Conditions, StageTimes]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree["format"] != FORMAT:
-            raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
+        if tree["format"] != _format(cost):
+            raise ValueError(f"format {tree['format']!r}, expected {_format(cost)!r}")
         tree = unsealed(tree)
-        found = [StageTimes.from_json(entry) for entry in tree["measurements"]]
+        found = [StageTimes.from_json(cost, entry) for entry in tree["measurements"]]
     except FileNotFoundError:
         return {}
     except (OSError, *DAMAGE) as error:
@@ -245,8 +282,8 @@ def _load(path: Path) -> dict[Conditions, StageTimes]:
     return {times.conditions: times for times in found}
 
 
-def _save(path: Path, measurements: Sequence[StageTimes]) -> None:
-    tree = {"format": FORMAT, "measurements": [times.to_json() for times in measurements]}
+def _save(path: Path, cost: CostName, measurements: Sequence[StageTimes]) -> None:
+    tree = {"format": _format(cost), "measurements": [times.to_json() for times in measurements]}
     write_whole(path, json.dumps(sealed(tree), indent=1).encode())
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import NEVER, Cascade, evaluate
+from rcopt.core.cascade import NEVER, Cascade
+from rcopt.core.evaluating import evaluate
 from rcopt.core.evaluations import outcomes
 from rcopt.core.statistics.baselines import (
     oracle_exits,

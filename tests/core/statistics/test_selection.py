@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.cost import Amount
 from rcopt.core.statistics.selection import (
+    by_max_cost,
     by_max_drop,
     by_max_flops,
-    by_max_milliseconds,
     by_min_accuracy,
     by_trial,
     knee,
@@ -34,24 +35,26 @@ def test_budget_takes_the_most_accurate_within() -> None:
 
 def timed(accuracy: float, flops: float, milliseconds: float) -> OperatingPoint:
     one = point(accuracy, flops)
-    return replace(one, validation=replace(one.validation, mean_milliseconds=milliseconds))
+    return replace(
+        one, validation=replace(one.validation, minimized=Amount("latency", milliseconds))
+    )
 
 
 def test_with_times_the_cheapest_is_the_fastest() -> None:
     front = [timed(0.5, 9.0, 1.0), timed(0.8, 1.0, 2.0), timed(0.9, 5.0, 50.0)]
-    assert by_max_milliseconds(front, 1.9) is front[0]
-    assert by_max_milliseconds(front, 2.0) is front[1]
+    assert by_max_cost(front, Amount("latency", 1.9)) is front[0]
+    assert by_max_cost(front, Amount("latency", 2.0)) is front[1]
     assert by_min_accuracy(front, 0.1) is front[0]
     assert by_max_flops(front, 4.0) is front[1]
     assert knee(front) is front[1]
     with pytest.raises(
-        ValueError, match=r"max_milliseconds 0\.5 is below .* 9 mean FLOPs and 1 ms"
+        ValueError, match=r"max_milliseconds 0\.5 is below .* 0.000 MFLOPs and 1.00 ms"
     ):
-        by_max_milliseconds(front, 0.5)
+        by_max_cost(front, Amount("latency", 0.5))
     with pytest.raises(ValueError, match="max_milliseconds must be positive"):
-        by_max_milliseconds(front, 0.0)
-    with pytest.raises(ValueError, match="needs points with measured times"):
-        by_max_milliseconds([*front, FRONT[0]], 1.0)
+        by_max_cost(front, Amount("latency", 0.0))
+    with pytest.raises(ValueError, match="needs points by this cost"):
+        by_max_cost([*front, FRONT[0]], Amount("latency", 1.0))
 
 
 def test_accuracy_takes_the_cheapest_that_reaches_it() -> None:
@@ -140,10 +143,10 @@ def test_test_numbers_are_not_looked_at(
 @pytest.mark.parametrize(
     ("choose", "match"),
     [
-        (lambda: by_max_flops(FRONT, 0.5), "max_flops 0.5 .* nearest needs accuracy 0.5000 at 1 "),
+        (lambda: by_max_flops(FRONT, 0.5), "max_flops 0.5 .* nearest needs accuracy 0.5000 at 0.000 MFLOPs"),
         (lambda: by_max_flops(FRONT, 0.0), "max_flops must be positive, got 0.0"),
         (lambda: by_max_flops(FRONT, float("nan")), "max_flops must be positive, got nan"),
-        (lambda: by_min_accuracy(FRONT, 0.95), "min_accuracy 0.9500 .* accuracy 0.9000 at 1000"),
+        (lambda: by_min_accuracy(FRONT, 0.95), "min_accuracy 0.9500 .* accuracy 0.9000 at 0.001 MFLOPs"),
         (lambda: by_min_accuracy(FRONT, 1.5), r"min_accuracy must lie in \[0, 1\], got 1.5"),
         (
             lambda: by_max_drop(FRONT, 0.01, 0.95),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import OperatingPoint, evaluate
+from rcopt.core.cascade import OperatingPoint
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import non_dominated
 from rcopt.core.statistics.baselines import random_exits
 from rcopt.core.statistics.selection import by_max_flops, by_trial

@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rcopt.core.cascade import Stage, evaluate
+from rcopt.core.cascade import Stage
 from rcopt.core.cost import parameter_cost
+from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import threshold_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.original_report import DROPS, ORIGINAL, REPORT_WINDOW

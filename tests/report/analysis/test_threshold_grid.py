@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rcopt.core.cascade import evaluate
+from rcopt.core.evaluating import evaluate
 from rcopt.report.analysis.threshold_grid import Grid, cheapest_pairs, threshold_grid
 
 COSTS = [0.24, 4.0, 25.56]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from rcopt.core.answers import Answers
-from rcopt.core.cascade import NEVER, Cascade, Stage, evaluate
+from rcopt.core.cascade import NEVER, Cascade, Stage
+from rcopt.core.evaluating import evaluate
 from rcopt.report.analysis.threshold_maps import threshold_map
 
 STAGES = (Stage(32, "a", 1.0), Stage(96, "b", 5.0), Stage(224, "c", 20.0))

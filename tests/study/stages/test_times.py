@@ -17,7 +17,7 @@ from rcopt.study.file import Study, load_study
 from rcopt.study.front_by_cost import rank
 from rcopt.study.results import load_results
 from rcopt.study.run_study import front
-from rcopt.study.stages.times import FILE, Conditions, StageTimes, stage_times
+from rcopt.study.stages.times import Conditions, StageTimes, stage_times
 from tests.support.simulated import simulated_stages
 from tests.support.study_helpers import (
     SIZES,
@@ -181,7 +181,7 @@ def test_its_times_stay_whatever_is_measured_later(
 ) -> None:
     before = times_of(project)
     assert rcopt(capsys, "front", "tiny", "--cost", "latency", "--measure-again").code == 0
-    kept = json.loads((project / "mlruns/studies/tiny" / FILE).read_text())["measurements"]
+    kept = json.loads((project / "mlruns/studies/tiny/latency.json").read_text())["measurements"]
     assert kept[0]["milliseconds"] != before
     extended = start(project, tmp_path / "extended", "run", "tiny", "--trials", "12", "--quiet")
     assert extended.wait().code == 0, extended.err
@@ -251,7 +251,7 @@ def test_a_front_ranked_by_time_is_that_of_a_study_by_time(
     study = load_study("flops")
     # With the times of the other study there is no difference left but who searched.
     shutil.copyfile(
-        project / "mlruns/studies/tiny" / FILE, project / "mlruns/studies/flops" / FILE
+        project / "mlruns/studies/tiny/latency.json", project / "mlruns/studies/flops/latency.json"
     )
     ranked = rank(study, "latency")
     own = front(load_study("tiny"), everything=True)
@@ -277,7 +277,7 @@ def test_a_choice_from_a_ranked_front(project: Path, capsys: pytest.CaptureFixtu
     assert json.loads(finished.out)["validation"]["mean_milliseconds"] > 0
     finished = rcopt(capsys, "select", "flops", "--max-milliseconds", "1")
     assert finished.code == 2
-    assert "needs points with measured times" in finished.err
+    assert "needs points by this cost" in finished.err
 
 
 def test_how_to_time_is_refused_where_nothing_is_timed(
@@ -300,13 +300,13 @@ def study(tmp_path: Path, store_template: Path) -> Study:
 
 
 def conditions_kept(study: Study) -> list[int]:
-    entries = json.loads((study.folder / FILE).read_text())["measurements"]
+    entries = json.loads((study.folder / "latency.json").read_text())["measurements"]
     return [entry["conditions"]["batch_size"] for entry in entries]
 
 
 def test_times_are_measured_once_for_the_same_conditions(study: Study) -> None:
     first = stage_times(study, STAGES, 2)
-    assert set(first.milliseconds) == {stage.name for stage in STAGES}
+    assert set(first.amounts) == {stage.name for stage in STAGES}
     assert first.calls == 32
     assert stage_times(study, STAGES, 2) == first
     assert stage_times(study, STAGES[2:], 2) == first
@@ -326,14 +326,14 @@ def test_times_of_other_conditions_are_kept_beside(study: Study) -> None:
 def test_one_missing_stage_has_all_measured_together(study: Study) -> None:
     first = stage_times(study, STAGES[1:], 2)
     both = stage_times(study, STAGES, 2)
-    assert set(both.milliseconds) == {stage.name for stage in STAGES}
-    assert all(both.milliseconds[name] != first.milliseconds[name] for name in first.milliseconds)
+    assert set(both.amounts) == {stage.name for stage in STAGES}
+    assert all(both.amounts[name] != first.amounts[name] for name in first.amounts)
 
 
 def test_a_backbone_that_nobody_can_build_is_named(study: Study) -> None:
     with pytest.raises(InputError, match="vit_b@16 cannot be timed: unknown backbone 'vit_b'"):
         stage_times(study, [*STAGES[:2], Stage(16, "vit_b", 1.0)], 2)
-    assert not (study.folder / FILE).exists()
+    assert not (study.folder / "latency.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -356,17 +356,19 @@ def test_a_device_that_is_not_there_is_named(study: Study, device: str, said: st
     ["{", "[]", '{"format": "other"}', '{"format": "rcopt-latency-1", "measurements": [1]}'],
 )
 def test_damaged_measurements_are_named(text: str, study: Study) -> None:
-    (study.folder / FILE).write_text(text)
+    (study.folder / "latency.json").write_text(text)
     with pytest.raises(InputError, match=r"latency\.json: damaged measurements .* delete it"):
         stage_times(study, STAGES, 2)
 
 
 def test_measurements_say_how_they_were_made() -> None:
-    times = StageTimes(Conditions("CPU", 2, 8, "auto", 32, 10, "2.0"), 5, {"a@8": 1.0}, 0.04)
+    times = StageTimes(
+        "latency", Conditions("CPU", 2, 8, "auto", 32, 10, "2.0"), 5, {"a@8": 1.0}, 0.04
+    )
     assert str(times) == (
         "CPU, 2 threads, batch 8, torch 2.0; median of 5 calls a stage, middle half within 4%"
     )
-    assert StageTimes.from_json(json.loads(json.dumps(times.to_json()))) == times
+    assert StageTimes.from_json("latency", json.loads(json.dumps(times.to_json()))) == times
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="positive and finite"):
-            StageTimes.from_json({**times.to_json(), "milliseconds": {"a@8": wrong}})
+            StageTimes.from_json("latency", {**times.to_json(), "milliseconds": {"a@8": wrong}})
