@@ -7,10 +7,34 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.evaluating import check_answers
-from rcopt.core.threshold_sweep import choose_cuts, cuts_of, sweep
+from rcopt.core.threshold_sweep import choose_cuts, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
+
+#: The sweep numbers stages in one signed byte.
+MAX_STAGES = 127
+
+
+@dataclass(frozen=True, eq=False)
+class CostFront:
+    """The front of accuracy and a cost of one cascade's stages over its thresholds.
+
+    Attributes:
+        thresholds: (P, K-1); read-only, as the arrays below.
+        accuracy: (P,), strictly rising.
+        cost: (P,) mean cost per image, strictly rising.
+        accuracy_gap: See `ThresholdFront`.
+    """
+
+    thresholds: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    accuracy_gap: float
+
+    def __len__(self) -> int:
+        """Return the number of rows P."""
+        return len(self.accuracy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,29 +99,54 @@ def threshold_front(
         stage.
 
     Raises:
-        ValueError: On inputs that `rcopt.evaluate` refuses, or ``max_steps`` below 1.
+        ValueError: On inputs that `rcopt.evaluate` refuses, more than `MAX_STAGES` stages, or
+            ``max_steps`` below 1.
 
     Example:
         >>> f = threshold_front([[0.9, 0.4]], [[True, False], [True, True]], [1.0, 10.0])
         >>> f.thresholds.tolist(), f.accuracy.tolist(), f.mean_flops.tolist()
         ([[0.0], [0.9]], [0.5, 1.0], [1.0, 6.0])
     """
-    confidence, correct, flops = check_answers(confidence, correct, flops)
+    found = cost_front(confidence, correct, flops, max_steps=max_steps)
+    gap = found.accuracy_gap
+    return ThresholdFront(found.thresholds, found.accuracy, found.cost, gap == 0.0, gap)
+
+
+def cost_front(
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    costs: ArrayLike,
+    *,
+    max_steps: int = EXACT_STEPS,
+) -> CostFront:
+    """Return what `threshold_front` does, by any cost of the stages.
+
+    Args:
+        confidence: As there.
+        correct: As there.
+        costs: (K,) non-negative, of one image.
+        max_steps: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    confidence, correct, costs = check_answers(confidence, correct, costs)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    if len(costs) > MAX_STAGES:
+        raise ValueError(f"correct must have at most {MAX_STAGES} stages, got {len(costs)}")
     n = correct.shape[1]
     cuts = choose_cuts(confidence, correct, max_steps)
-    total, code = sweep(cuts, correct, flops)
+    total, chosen = sweep(cuts, correct, costs)
     mean = total / n
     rows = _cheapest(mean)
-    thresholds = np.empty((len(rows), len(flops) - 1))
-    for k, (level, cut) in enumerate(zip(cuts, cuts_of(code[rows], cuts), strict=True)):
-        thresholds[:, k] = level.thresholds[cut]
+    thresholds = np.empty((len(rows), len(costs) - 1))
+    for k, (stage, cut) in enumerate(zip(cuts, chosen[rows].T, strict=True)):
+        thresholds[:, k] = stage.thresholds[cut]
     accuracy, mean = rows / n, mean[rows]
     for array in (thresholds, accuracy, mean):
         array.flags.writeable = False
-    skipped = sum(level.skipped for level in cuts)
-    return ThresholdFront(thresholds, accuracy, mean, skipped == 0, skipped / n)
+    return CostFront(thresholds, accuracy, mean, sum(stage.skipped for stage in cuts) / n)
 
 
 def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool_]:
@@ -105,7 +154,7 @@ def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool
 
     Args:
         accuracy: (P,) finite.
-        mean_flops: (P,) finite.
+        mean_flops: (P,) finite; any other cost does as well.
 
     Returns:
         (P,) bool; of equal points the first is kept.
@@ -117,9 +166,9 @@ def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool
         >>> non_dominated([0.7, 0.9, 0.8, 0.9], [1.0, 5.0, 6.0, 5.0]).tolist()
         [True, True, False, False]
     """
-    acc, cost = _check_points(accuracy, mean_flops)
+    acc, spent = _check_points(accuracy, mean_flops)
     keep = np.zeros(len(acc), dtype=np.bool_)
-    order = np.lexsort((np.arange(len(acc)), -acc, cost))
+    order = np.lexsort((np.arange(len(acc)), -acc, spent))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], acc[order]]))[:-1]
     keep[order] = acc[order] > best
     return keep
@@ -167,7 +216,7 @@ def spread(accuracy: ArrayLike, mean_flops: ArrayLike, n: int) -> NDArray[np.int
 
     Args:
         accuracy: (P,) strictly rising.
-        mean_flops: (P,) strictly rising, not negative.
+        mean_flops: (P,) strictly rising, not negative; any other cost does as well.
         n: At least 2; with P <= n every member is returned.
 
     Returns:
@@ -180,15 +229,15 @@ def spread(accuracy: ArrayLike, mean_flops: ArrayLike, n: int) -> NDArray[np.int
         >>> spread([0.5, 0.6, 0.61, 0.7], [1.0, 10.0, 11.0, 100.0], 3).tolist()
         [0, 1, 3]
     """
-    acc, cost = _check_points(accuracy, mean_flops)
+    acc, spent = _check_points(accuracy, mean_flops)
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
-    if (np.diff(acc) <= 0).any() or (np.diff(cost) <= 0).any() or (cost < 0).any():
+    if (np.diff(acc) <= 0).any() or (np.diff(spent) <= 0).any() or (spent < 0).any():
         raise ValueError("accuracy and mean_flops must be a front: both strictly rising")
     count = len(acc)
     if count <= n:
         return np.arange(count)
-    logs = np.log(np.maximum(cost, cost[cost > 0][0]))
+    logs = np.log(np.maximum(spent, spent[spent > 0][0]))
     x = (logs - logs[0]) / max(logs[-1] - logs[0], np.finfo(float).tiny)
     y = (acc - acc[0]) / (acc[-1] - acc[0])
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
@@ -204,18 +253,20 @@ def _check_points(
     accuracy: ArrayLike, mean_flops: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     acc = np.asarray(accuracy, dtype=np.float64)
-    cost = np.asarray(mean_flops, dtype=np.float64)
+    spent = np.asarray(mean_flops, dtype=np.float64)
     if acc.ndim != 1:
         raise ValueError(f"accuracy must have shape (P,), got {acc.shape}")
-    if cost.shape != acc.shape:
-        raise ValueError(f"mean_flops must have shape {acc.shape} like accuracy, got {cost.shape}")
-    for name, values in (("accuracy", acc), ("mean_flops", cost)):
+    if spent.shape != acc.shape:
+        raise ValueError(
+            f"mean_flops must have shape {acc.shape} like accuracy, got {spent.shape}"
+        )
+    for name, values in (("accuracy", acc), ("mean_flops", spent)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
-    return acc, cost
+    return acc, spent
 
 
-def _cheapest(mean_flops: NDArray[np.float64]) -> NDArray[np.int64]:
+def _cheapest(cost: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the numbers of right answers that no larger number has for the same or less."""
-    larger = np.minimum.accumulate(np.append(mean_flops[1:], np.inf)[::-1])[::-1]
-    return np.flatnonzero(mean_flops < larger)
+    larger = np.minimum.accumulate(np.append(cost[1:], np.inf)[::-1])[::-1]
+    return np.flatnonzero(cost < larger)

@@ -73,16 +73,16 @@ def choose_cuts(
         K-1 stages' cuts; each has `Cuts.skipped` 0 iff nothing was left out.
     """
     cuts = []
-    for sure, useful in zip(confidence, _useful(correct), strict=True):
-        order = np.argsort(sure)
-        rising = sure[order]
+    for row, useful in zip(confidence, _useful(correct), strict=True):
+        order = np.argsort(row)
+        rising = row[order]
         fresh = np.concatenate([[True], rising[1:] > rising[:-1]])
-        group = np.empty(len(sure), dtype=np.int64)
+        group = np.empty(len(row), dtype=np.int64)
         group[order] = np.cumsum(fresh) - 1
         values = rising[fresh]
         weight = np.bincount(group[useful], minlength=len(values))
         cuts.append(Cuts(values, group, order, weight, np.flatnonzero(weight)))
-    sizes, n = [len(level.visited) for level in cuts], correct.shape[1]
+    sizes, n = [len(stage.visited) for stage in cuts], correct.shape[1]
     if sweep_steps(sizes, n) <= max_steps:
         return cuts
     low, high = 1, max(sizes)
@@ -92,7 +92,7 @@ def choose_cuts(
             low = middle
         else:
             high = middle - 1
-    return [_thin(level, low) if len(level.visited) > low else level for level in cuts]
+    return [_thin(stage, low) if len(stage.visited) > low else stage for stage in cuts]
 
 
 def sweep_steps(sizes: Sequence[int], n_images: int) -> int:
@@ -102,47 +102,47 @@ def sweep_steps(sizes: Sequence[int], n_images: int) -> int:
 
 
 def sweep(
-    cuts: Sequence[Cuts], correct: NDArray[np.bool_], flops: NDArray[np.float64]
+    cuts: Sequence[Cuts], correct: NDArray[np.bool_], costs: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Find the cheapest combination of cuts for each number of right answers.
 
     Args:
         cuts: Of the first K-1 stages.
         correct: (K, N).
-        flops: (K,).
+        costs: (K,) of one image.
 
     Returns:
-        (N+1,) the least FLOPs, summed over the images, for each number of right answers
-        (infinite where no combination is worth it), and (N+1,) the cuts with that cost as one
-        number, see `cuts_of`; of equal ones the smallest, compared stage by stage.
+        (N+1,) the least cost, summed over the images, for each number of right answers
+        (infinite where no combination is worth it), and (N+1, K-1) the cuts with that cost; of
+        equal ones the smallest, compared stage by stage.
     """
-    levels, n = len(cuts), correct.shape[1]
-    sizes = np.array([len(level.visited) for level in cuts], dtype=np.int64)
+    deferring, n = len(cuts), correct.shape[1]
+    sizes = np.array([len(stage.visited) for stage in cuts], dtype=np.int64)
     right = int(correct[0].sum())
-    least, code = np.full(n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
-    least[right] = n * float(flops[0])
-    if levels == 0 or sizes[0] == 0:
-        return least, code
-    bucket = np.empty((levels, n), dtype=np.int64)
-    order = np.empty((levels, n), dtype=np.int64)
-    start = np.zeros((levels, int(sizes.max()) + 2), dtype=np.int64)
-    for k, level in enumerate(cuts):
-        order[k] = level.order
-        bucket[k] = level.buckets
+    least, chosen = np.full(n + 1, np.inf), np.zeros((n + 1, deferring), dtype=np.int64)
+    least[right] = n * float(costs[0])
+    if deferring == 0 or sizes[0] == 0:
+        return least, chosen
+    bucket = np.empty((deferring, n), dtype=np.int64)
+    order = np.empty((deferring, n), dtype=np.int64)
+    start = np.zeros((deferring, int(sizes.max()) + 2), dtype=np.int64)
+    for k, stage in enumerate(cuts):
+        order[k] = stage.order
+        bucket[k] = stage.buckets
         start[k, 1 : sizes[k] + 2] = np.cumsum(np.bincount(bucket[k], minlength=sizes[k] + 1))
     # Of one layout and writeable, since numba compiles anew for each other kind of array.
     useful = np.ascontiguousarray(_useful(correct))
     right_at = np.ascontiguousarray(correct).astype(np.int8)
     gain = right_at[1:] - right_at[:-1]
-    costs = flops.copy()
+    own_costs = costs.copy()
 
     def part(first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        found, at = least.copy(), code.copy()
-        _walk(first, last, right, costs, gain, useful, bucket, order, start, sizes, found, at)
+        found, at = least.copy(), chosen.copy()
+        _walk(first, last, right, own_costs, gain, useful, bucket, order, start, sizes, found, at)
         return found, at
 
     size = int(sizes[0])
-    if levels == 1 or sweep_steps(sizes.tolist(), n) < THREAD_STEPS:
+    if deferring == 1 or sweep_steps(sizes.tolist(), n) < THREAD_STEPS:
         return part(0, size)
     # More parts than threads, since a later cut of the first stage is more work than an early.
     workers = os.cpu_count() or 1
@@ -153,25 +153,8 @@ def sweep(
     best = np.argmin([found for found, _ in parts], axis=0)
     for number, (found, at) in enumerate(parts):
         least[best == number] = found[best == number]
-        code[best == number] = at[best == number]
-    return least, code
-
-
-def cuts_of(code: NDArray[np.int64], cuts: Sequence[Cuts]) -> NDArray[np.int64]:
-    """Return the cut of each stage that numbers from `sweep` stand for.
-
-    Args:
-        code: (P,).
-        cuts: Of the first K-1 stages, as given to `sweep`.
-
-    Returns:
-        (K-1, P).
-    """
-    found = np.empty((len(cuts), len(code)), dtype=np.int64)
-    rest = code
-    for k in range(len(cuts) - 1, -1, -1):
-        rest, found[k] = np.divmod(rest, len(cuts[k].visited) + 1)
-    return found
+        chosen[best == number] = at[best == number]
+    return least, chosen
 
 
 def _useful(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -180,10 +163,10 @@ def _useful(correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(~correct[:-1] & later)
 
 
-def _thin(level: Cuts, n_cuts: int) -> Cuts:
-    up_to = np.cumsum(level.weight)[level.visited]
+def _thin(cuts: Cuts, n_cuts: int) -> Cuts:
+    up_to = np.cumsum(cuts.weight)[cuts.visited]
     targets = up_to[-1] * np.arange(1, n_cuts + 1) / n_cuts
-    return replace(level, visited=level.visited[np.unique(np.searchsorted(up_to, targets))])
+    return replace(cuts, visited=cuts.visited[np.unique(np.searchsorted(up_to, targets))])
 
 
 @njit(cache=True, nogil=True)
@@ -191,7 +174,7 @@ def _walk(
     first: int,
     last: int,
     right: int,
-    flops: NDArray[np.float64],
+    costs: NDArray[np.float64],
     gain: NDArray[np.int8],
     useful: NDArray[np.bool_],
     bucket: NDArray[np.int64],
@@ -199,12 +182,12 @@ def _walk(
     start: NDArray[np.int64],
     sizes: NDArray[np.int64],
     least: NDArray[np.float64],
-    code: NDArray[np.int64],
+    chosen: NDArray[np.int64],
 ) -> None:
     """Visit the cuts ``first`` to ``last`` of stage 0 with all cuts of the later stages.
 
-    An image reaches stage k iff its ``depth`` is k or more. Per level, ``passed`` counts the
-    images that its cut passes on, and ``rights`` and ``totals`` are the right answers and FLOPs
+    An image reaches stage k iff its ``depth`` is k or more. Per stage, ``passed`` counts the
+    images that its cut passes on, and ``rights`` and ``totals`` are the right answers and cost
     when the next stage answers all of these. A loop with its own stack: numba's cache does not
     survive a function that calls itself.
     """
@@ -216,13 +199,13 @@ def _walk(
     rights = np.zeros(final + 2, dtype=np.int64)
     totals = np.zeros(final + 2, dtype=np.float64)
     rights[0] = right
-    totals[0] = n * flops[0]
+    totals[0] = n * costs[0]
     level = 0
     if final == 0:
         for image in range(n):
             tally[bucket[0, image], 0] += 1
             tally[bucket[0, image], 1] += gain[0, image]
-        _scan(tally, sizes[0], rights[0], totals[0], flops[1], 0, least, code)
+        _scan(tally, sizes[0], rights[0], totals[0], costs[1], at, least, chosen)
         return
     while level >= 0:
         if at[level] == (last if level == 0 else sizes[level]):
@@ -251,16 +234,13 @@ def _walk(
         at[level] += 1
         if not fresh or (level == 0 and at[0] <= first):
             continue
-        cost = totals[level] + passed[level] * flops[level + 1]
+        cost = totals[level] + passed[level] * costs[level + 1]
         totals[level + 1] = cost
-        number = 0
-        for k in range(final + 1):
-            number = number * (sizes[k] + 1) + at[k]
         if cost < least[rights[level + 1]]:
             least[rights[level + 1]] = cost
-            code[rights[level + 1]] = number
+            chosen[rights[level + 1]] = at
         if level + 1 == final:
-            _scan(tally, sizes[final], rights[final], cost, flops[final + 1], number, least, code)
+            _scan(tally, sizes[final], rights[final], cost, costs[final + 1], at, least, chosen)
         else:
             level += 1
 
@@ -271,17 +251,17 @@ def _scan(
     size: int,
     right: int,
     total: float,
-    flops: float,
-    number: int,
+    cost: float,
+    at: NDArray[np.int64],
     least: NDArray[np.float64],
-    code: NDArray[np.int64],
+    chosen: NDArray[np.int64],
 ) -> None:
     """Move up the cut of the last stage that has one.
 
-    ``right`` and ``total`` are the right answers and FLOPs when it passes on nothing, ``flops``
-    the cost of the stage after it, ``number`` what these cuts are coded as; ``tally`` holds, per
-    cut, the images that it newly passes on and by how much that changes the right answers. Only
-    a new record of these can matter.
+    ``right`` and ``total`` are the right answers and cost when it passes on nothing, ``cost``
+    that of the stage after it, ``at`` the cuts; ``tally`` holds, per cut, the images that it
+    newly passes on and by how much that changes the right answers. Only a new record of these
+    can matter.
     """
     passed = 0
     risen = 0
@@ -291,7 +271,8 @@ def _scan(
         risen += tally[j, 1]
         if risen > record:
             record = risen
-            cost = total + passed * flops
-            if cost < least[right + risen]:
-                least[right + risen] = cost
-                code[right + risen] = number + j + 1
+            spent = total + passed * cost
+            if spent < least[right + risen]:
+                least[right + risen] = spent
+                chosen[right + risen] = at
+                chosen[right + risen, len(at) - 1] = j + 1

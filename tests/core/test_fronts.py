@@ -434,3 +434,22 @@ def test_spread_refuses_fewer_than_two_and_what_is_no_front() -> None:
     ):
         with pytest.raises(ValueError, match="must be a front"):
             spread(accuracy, flops, 2)
+
+
+@pytest.mark.parametrize("n_stages", [70, 127])
+def test_rows_of_very_many_stages_hold_their_own_numbers(n_stages: int) -> None:
+    rng = np.random.default_rng(n_stages)
+    confidence = rng.random((n_stages, 40)).round(2)
+    correct = rng.random((n_stages, 40)) < np.linspace(0.3, 0.9, n_stages)[:, None]
+    flops = np.arange(1.0, n_stages + 1)
+    front = threshold_front(confidence, correct, flops, max_steps=200_000)
+    for thresholds, accuracy, mean_flops in zip(
+        front.thresholds, front.accuracy, front.mean_flops, strict=True
+    ):
+        found = evaluate(confidence, correct, flops, thresholds)
+        assert (found.accuracy, found.mean_flops) == (accuracy, mean_flops)
+
+
+def test_more_than_127_stages_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 127 stages, got 128"):
+        threshold_front(np.full((128, 2), 0.5), np.ones((128, 2), dtype=bool), np.ones(128))
