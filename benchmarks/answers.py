@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pools import Pool, recorded
-from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.confidences import Confidence
 from rcopt.core.evaluating import exits
-from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import hypervolume
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.statistics.selection import by_max_flops, by_min_accuracy
@@ -203,15 +203,10 @@ def on_test(
     points: tuple[OperatingPoint, ...], stages: Sequence[TrainedStage], rule: AnswerRule
 ) -> Fronts:
     """Return what points that were picked on validation do on each test image."""
-    used = {stage for point in points for stage in point.cascade.stages}
-    predictions = split_predictions(stages, "test", used)
-    temperatures = None
-    if rule.temperature:
-        fitted_on = split_predictions(stages, "validation", used)
-        temperatures = {stage: fit_temperature(fitted_on[stage]) for stage in used}
+    answers_of = Answering(stages, "test", rule)
     right, flops = [], []
     for point in points:
-        answers = cascade_answers(point.cascade, predictions, rule, temperatures)
+        answers = answers_of(point.cascade.stages)
         level = exits(answers.confidence, point.cascade.thresholds)
         right.append(answers.correct[level, np.arange(len(level))])
         flops.append(np.cumsum([stage.flops for stage in point.cascade.stages])[level])

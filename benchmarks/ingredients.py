@@ -30,10 +30,10 @@ from benchmarks.pools import POOL, Pool, recorded
 from benchmarks.samplers import GOAL, ORDERS, SEEDS
 from benchmarks.searches import search
 from benchmarks.variants import Variant, variants
+from rcopt.core.answering import split_predictions
 from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.evaluating import evaluate
-from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import hypervolume
 from rcopt.core.statistics.baselines import oracle_front, random_exits
 from rcopt.core.statistics.bootstrap import bootstrap

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -71,8 +72,7 @@ def check_aligned(predictions: Sequence[Predictions]) -> None:
     Raises:
         ValueError: If splits, images, labels or class counts differ.
     """
-    first = predictions[0]
-    for other in predictions[1:]:
+    for first, other in pairwise(predictions):
         if other.split != first.split:
             raise ValueError(f"predictions are of splits {first.split!r} and {other.split!r}")
         if other.images != first.images or not np.array_equal(other.labels, first.labels):

@@ -1,21 +1,21 @@
 """The exact front of a study: all combinations of its trained stages, all thresholds."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rcopt.core.answers import AnswerRule, cross_fitted, fit_temperature, scale, stage_answers
-from rcopt.core.cascade import Cascade, OperatingPoint, Stage
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.evaluating import evaluate_stages
-from rcopt.core.fronts import non_dominated, threshold_front
-from rcopt.core.predictions import Predictions, Split, check_aligned
+from rcopt.core.fronts import cost_front, non_dominated
 from rcopt.core.trained_stage import TrainedStage
 
-#: The confidence (K, N) and the right answers (K, N) of a combination of stages.
+#: The confidence (K, N) and what counts as right (K, N) of a combination of stages.
 _Read = Callable[[tuple[Stage, ...]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 
@@ -25,7 +25,6 @@ class StudyFront:
 
     Attributes:
         points: Cheapest first, strictly rising in cost and accuracy.
-        split: The split whose predictions it was made from.
         rule: How probabilities became answers.
         optional: Resolutions that a cascade may leave out; True for all, False for none.
         resolutions: The study's, or None for those of the stages.
@@ -36,7 +35,6 @@ class StudyFront:
     """
 
     points: tuple[OperatingPoint, ...]
-    split: Split
     rule: AnswerRule
     optional: bool | frozenset[int]
     resolutions: tuple[int, ...] | None
@@ -63,7 +61,6 @@ def study_front(
     stages: Sequence[TrainedStage],
     *,
     rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
-    split: Split = "validation",
     optional: bool | Collection[int] = True,
     resolutions: Collection[int] | None = None,
     max_stages: int = 4,
@@ -80,25 +77,20 @@ def study_front(
     one with fewer stages stays, then the first by (resolution, backbone).
 
     Args:
-        stages: Trained stages with predictions on ``split``, no stage twice.
-        rule: How probabilities become answers. Temperatures are cross-fitted on validation;
-            on other splits each stage's is fitted on its validation predictions.
-        split: What to choose on; never ``"test"``.
+        stages: Trained stages with predictions on validation, no stage twice; those of other
+            splits are not looked at.
+        rule: How probabilities become answers; what it fits is cross-fitted.
         optional: Whether a resolution may be left out, or which ones may.
         resolutions: All resolutions of the study, so that a required one without a trained
             stage leaves the front empty; default: those of the stages.
         max_stages: Most stages of a cascade.
 
     Raises:
-        ValueError: If ``split`` is ``"test"``, a stage comes twice or lacks predictions, the
-            stages are not of the same images, a stage or optional resolution is not among
-            ``resolutions``, or more resolutions are required than ``max_stages`` allows.
+        ValueError: If a stage comes twice or lacks predictions on validation, what is filed
+            there is of another split, the stages are not of the same images, a stage or
+            optional resolution is not among ``resolutions``, or more resolutions are required
+            than ``max_stages`` allows.
     """
-    if split == "test":
-        raise ValueError(
-            "split must not be 'test': choosing refuses test predictions "
-            "(optimistic_test_front shows what choosing on them would claim)"
-        )
     allowed = optional if isinstance(optional, bool) else frozenset(optional)
     if resolutions is not None and not isinstance(allowed, bool) and allowed - {*resolutions}:
         raise ValueError(
@@ -107,7 +99,6 @@ def study_front(
         )
     front = StudyFront(
         points=(),
-        split=split,
         rule=rule,
         optional=allowed,
         resolutions=None if resolutions is None else tuple(sorted(resolutions)),
@@ -116,7 +107,7 @@ def study_front(
         cascades=0,
         accuracy_gap=0.0,
     )
-    return _add(front, stages, _combinations(front, stages), _reader(stages, rule, split))
+    return _add(front, stages, _combinations(front, stages))
 
 
 def extend_front(
@@ -142,7 +133,7 @@ def extend_front(
         front = replace(front, points=(), cascades=0, accuracy_gap=0.0)
     everything = [*stages, new]
     combinations = [c for c in _combinations(front, everything) if new.stage in c]
-    return _add(front, everything, combinations, _reader(everything, front.rule, front.split))
+    return _add(front, everything, combinations)
 
 
 def optimistic_test_front(
@@ -173,17 +164,14 @@ def optimistic_test_front(
     frame = study_front(
         [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
     )
-    read = _reader(stages, rule, "test")
-    front = _add(frame, stages, _combinations(frame, stages), read)
-    on_validation = _reader(stages, rule, "validation")
-    return tuple(
-        replace(
-            point,
-            validation=_operating_points([point.cascade], on_validation)[0].validation,
-            test=point.validation,
-        )
-        for point in front.points
+    combinations = _combinations(frame, stages)
+    on_test = Answering(stages, "test", rule)
+    best, _ = _sweep((), combinations, _right(on_test))
+    on_validation = Answering(stages, "validation", rule)
+    points = (
+        OperatingPoint(c, _evaluated(c, on_validation), _evaluated(c, on_test)) for c in best
     )
+    return tuple(sorted(points, key=_test_cost))
 
 
 def lost_front(
@@ -222,17 +210,18 @@ def lost_front(
     frame = study_front(
         [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
     )
-    read = _reader(stages, rule, "validation")
-    wrong = ~read((reference,))[1][0]
+    answers_of = Answering(stages, "validation", rule)
+    wrong = ~answers_of((reference,)).correct[0]
 
     def not_lost(
         combination: tuple[Stage, ...],
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        confidence, correct = read(combination)
-        return confidence, correct | wrong
+        answers = answers_of(combination)
+        return answers.confidence, answers.correct | wrong
 
-    front = _add(frame, stages, _combinations(frame, stages), not_lost)
-    points = (_operating_points([point.cascade], read)[0] for point in reversed(front.points))
+    safest, _ = _sweep((), _combinations(frame, stages), not_lost)
+    points = [OperatingPoint(cascade, _evaluated(cascade, answers_of)) for cascade in safest]
+    points.sort(key=lambda point: point.validation.cost, reverse=True)
     return tuple(point for point in points if point.validation.cost < reference.cost)
 
 
@@ -271,71 +260,17 @@ def _rank(combination: tuple[Stage, ...]) -> tuple[int, list[tuple[int, str]]]:
     return len(combination), [(stage.resolution, stage.backbone) for stage in combination]
 
 
-def _reader(stages: Sequence[TrainedStage], rule: AnswerRule, split: Split) -> _Read:
-    """Return what reads the answers of a combination; each stage is scaled once."""
-    for trained in stages:
-        if split not in trained.predictions:
-            raise ValueError(f"stages must have predictions on {split}, {trained.stage.name} not")
-    if stages:
-        check_aligned([trained.predictions[split] for trained in stages])
-    plain = replace(rule, temperature=False)
-    scaled = {trained.stage: _scaled(trained, rule, split) for trained in stages}
-    alone = {stage: stage_answers([own], plain) for stage, own in scaled.items()}
-
-    def read(
-        combination: tuple[Stage, ...],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        if rule.average:
-            together = stage_answers([scaled[stage] for stage in combination], plain)
-            return together.confidence, together.correct
-        each = [alone[stage] for stage in combination]
-        return (
-            np.concatenate([answers.confidence for answers in each]),
-            np.concatenate([answers.correct for answers in each]),
-        )
-
-    return read
-
-
-def _scaled(trained: TrainedStage, rule: AnswerRule, split: Split) -> Predictions:
-    own = trained.predictions[split]
-    if not rule.temperature:
-        return own
-    if split == "validation":
-        probabilities = cross_fitted(own)
-    elif "validation" not in trained.predictions:
-        raise ValueError(
-            f"stages must have predictions on validation to fit temperatures, "
-            f"{trained.stage.name} not"
-        )
-    else:
-        temperature = fit_temperature(trained.predictions["validation"])
-        probabilities = scale(own.probabilities, temperature)
-    # Kept in float64: the numbers then equal those of stage_answers bit for bit.
-    return replace(own, probabilities=cast(NDArray[np.float32], probabilities))
-
-
 def _add(
-    front: StudyFront,
-    stages: Sequence[TrainedStage],
-    combinations: Sequence[tuple[Stage, ...]],
-    read: _Read,
+    front: StudyFront, stages: Sequence[TrainedStage], combinations: Sequence[tuple[Stage, ...]]
 ) -> StudyFront:
     """Sweep combinations that the front does not cover and merge the results into it."""
+    answers_of = Answering(stages, "validation", front.rule)
     known = {point.cascade: point for point in front.points}
-    blocks = [_Block.of_point(point) for point in front.points]
-    gap = front.accuracy_gap
-    for combination in combinations:
-        found = threshold_front(*read(combination), [stage.cost for stage in combination])
-        blocks.append(_Block(combination, found.thresholds, found.accuracy, found.mean_flops))
-        gap = max(gap, found.accuracy_gap)
-    # Of equal points the first is kept.
-    blocks.sort(key=lambda block: _rank(block.stages))
-    points: list[OperatingPoint] = []
-    for block, rows in zip(blocks, _undominated(blocks), strict=True):
-        cascades = [Cascade(block.stages, tuple(row)) for row in block.thresholds[rows].tolist()]
-        points += [known[c] for c in cascades if c in known]
-        points += _operating_points([c for c in cascades if c not in known], read)
+    cascades, gap = _sweep(front.points, combinations, _right(answers_of))
+    points = [
+        known.get(cascade) or OperatingPoint(cascade, _evaluated(cascade, answers_of))
+        for cascade in cascades
+    ]
     points.sort(key=lambda point: point.validation.cost)
     resolutions = front.resolutions or {trained.stage.resolution for trained in stages}
     return replace(
@@ -343,27 +278,49 @@ def _add(
         points=tuple(points),
         complete=len(resolutions) <= front.max_stages,
         cascades=front.cascades + len(combinations),
-        accuracy_gap=gap,
+        accuracy_gap=max(front.accuracy_gap, gap),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Points of one combination of stages."""
+def _sweep(
+    points: Sequence[OperatingPoint], combinations: Sequence[tuple[Stage, ...]], read: _Read
+) -> tuple[list[Cascade], float]:
+    """Return the best of known points and of all thresholds of the combinations.
 
-    stages: tuple[Stage, ...]
-    thresholds: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    cost: NDArray[np.float64]
-
-    @classmethod
-    def of_point(cls, point: OperatingPoint) -> "_Block":
-        return cls(
+    Returns:
+        The cascades, combination by combination, and the largest accuracy gap.
+    """
+    blocks = [
+        _Block(
             point.cascade.stages,
             np.array([point.cascade.thresholds]),
             np.array([point.validation.accuracy]),
             np.array([point.validation.cost]),
         )
+        for point in points
+    ]
+    gap = 0.0
+    for combination in combinations:
+        found = cost_front(*read(combination), [stage.cost for stage in combination])
+        blocks.append(_Block(combination, found.thresholds, found.accuracy, found.cost))
+        gap = max(gap, found.accuracy_gap)
+    # Of equal points the first is kept.
+    blocks.sort(key=lambda block: _rank(block.stages))
+    return [
+        Cascade(block.stages, tuple(row))
+        for block, rows in zip(blocks, _undominated(blocks), strict=True)
+        for row in block.thresholds[rows].tolist()
+    ], gap
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Rows of one combination of stages."""
+
+    stages: tuple[Stage, ...]
+    thresholds: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    cost: NDArray[np.float64]
 
 
 def _undominated(blocks: Sequence[_Block]) -> list[NDArray[np.bool_]]:
@@ -377,13 +334,20 @@ def _undominated(blocks: Sequence[_Block]) -> list[NDArray[np.bool_]]:
     return np.split(keep, ends[:-1])
 
 
-def _operating_points(cascades: Sequence[Cascade], read: _Read) -> list[OperatingPoint]:
-    """Evaluate cascades of the same stages."""
-    if not cascades:
-        return []
-    stages = cascades[0].stages
-    confidence, correct = read(stages)
-    return [
-        OperatingPoint(cascade, evaluate_stages(confidence, correct, stages, cascade.thresholds))
-        for cascade in cascades
-    ]
+def _right(answers_of: Answering) -> _Read:
+    def read(
+        combination: tuple[Stage, ...],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        answers = answers_of(combination)
+        return answers.confidence, answers.correct
+
+    return read
+
+
+def _evaluated(cascade: Cascade, answers_of: Answering) -> Evaluation:
+    answers = answers_of(cascade.stages)
+    return evaluate_stages(answers.confidence, answers.correct, cascade.stages, cascade.thresholds)
+
+
+def _test_cost(point: OperatingPoint) -> float:
+    return math.inf if point.test is None else point.test.cost

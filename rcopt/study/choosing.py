@@ -1,14 +1,13 @@
 """Pick one configuration of a study by its validation numbers, and say what to expect of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from rcopt import tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes, with_test
 from rcopt.core.statistics.certify import Certificate, certify
 from rcopt.core.statistics.comparison import compare
 from rcopt.core.statistics.expectation import expected_drops
@@ -75,7 +74,7 @@ def select(
         study=study.name,
         point=point,
         validation=accuracy_interval(
-            outcomes([point.cascade], stages, "validation", rule)[0].correct
+            cascade_outcomes([point.cascade], stages, "validation", rule)[0].correct
         ),
         test=compare(point.cascade, reference.stage, stages, "test", rule),
         reference=reference,
@@ -140,8 +139,7 @@ def _known(
     for known in points:
         if known.cascade == point.cascade and known.test is not None:
             return known
-    test = outcomes([point.cascade], stages, "test", rule)[0].evaluation
-    return replace(point, test=test)
+    return with_test([point], stages, rule)[0]
 
 
 def _certificate(

@@ -6,7 +6,7 @@ from rcopt import tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import COSTS, CostName
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import with_test
 from rcopt.core.study_front import study_front
 from rcopt.progress import Progress
 from rcopt.study.file import Study
@@ -67,9 +67,4 @@ def rank(
         optional=settings.stages.optional,
         resolutions=settings.stages.resolutions or None,
     )
-    on_test = outcomes([point.cascade for point in front], stages, "test", rule)
-    points = tuple(
-        replace(point, test=outcome.evaluation)
-        for point, outcome in zip(front, on_test, strict=True)
-    )
-    return Ranking(points, front.exact and front.complete, times)
+    return Ranking(with_test(front.points, stages, rule), front.exact and front.complete, times)

@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rcopt import tracking
-from rcopt.core.answers import AnswerRule, fit_temperature
+from rcopt.core.answering import fitted
+from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint, Stage
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.levels import Levels
@@ -80,16 +81,11 @@ def _packed(
         if trained.stage in point.cascade.stages
     }
     first = used[point.cascade.stages[0]]
-    temperatures = None
-    if rule.temperature:
-        temperatures = tuple(
-            fit_temperature(used[stage].predictions["validation"])
-            for stage in point.cascade.stages
-        )
+    fit = fitted([used[s].predictions["validation"] for s in point.cascade.stages], rule)
     package = CascadePackage(
         point=point,
         rule=rule,
-        temperatures=temperatures,
+        temperatures=fit.temperatures,
         classes=load_results(study.folder / "results.json").classes,
         base_side=settings.data.base_side or max(settings.stages.resolutions),
         data_digest=first.details["data_digest"],

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 from rcopt import interruption, tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
-from rcopt.core.evaluations import outcomes
 from rcopt.core.fronts import hypervolume, non_dominated, spread
+from rcopt.core.outcomes import with_test
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError, OutageError, UnreachableError, WorkError
@@ -378,16 +378,7 @@ class Runner:
         if not trials:
             raise WorkError("no cascade could be evaluated")
         points = self._front_points(trials)
-        on_test = outcomes(
-            [p.cascade for p in points], list(self._pool.values()), "test", self._rule
-        )
-        return self._results(
-            [
-                replace(point, test=outcome.evaluation)
-                for point, outcome in zip(points, on_test, strict=True)
-            ],
-            trials,
-        )
+        return self._results(with_test(points, list(self._pool.values()), self._rule), trials)
 
     def _front_points(self, trials: Sequence[OperatingPoint]) -> list[OperatingPoint]:
         """Return the front over all that is known.

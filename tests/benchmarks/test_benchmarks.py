@@ -26,7 +26,7 @@ from benchmarks.searches import Scale, evaluate_proposal, propose, search, told_
 from benchmarks.variants import GRID, Variant, grid_front, variants
 from rcopt.core.answers import AnswerRule
 from rcopt.core.evaluating import evaluate
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.study.samplers import Sampler, SamplerName
@@ -197,7 +197,7 @@ def test_test_numbers_of_a_rules_front_are_those_of_its_outcomes(
     stages: list[TrainedStage], rule: AnswerRule
 ) -> None:
     fronts = fronts_of(stages, rule)
-    known = outcomes([p.cascade for p in fronts.points], stages, "test", rule)
+    known = cascade_outcomes([p.cascade for p in fronts.points], stages, "test", rule)
     for right, flops, outcome in zip(fronts.right, fronts.flops, known, strict=True):
         assert (right == outcome.correct).all()
         assert flops.mean() == pytest.approx(outcome.evaluation.mean_flops)
@@ -236,7 +236,7 @@ def test_a_grid_is_never_better_than_the_exact_front(stages: list[TrainedStage])
     allowed = set(np.linspace(0, 1, GRID).tolist())
     for point in grid:
         assert set(point.cascade.thresholds) <= allowed
-        (outcome,) = outcomes([point.cascade], stages, "validation")
+        (outcome,) = cascade_outcomes([point.cascade], stages, "validation")
         assert outcome.evaluation == point.validation
         affordable = accuracy[cost <= point.validation.mean_flops]
         assert affordable[-1] >= point.validation.accuracy
@@ -270,7 +270,7 @@ def test_a_choice_is_what_the_cascade_does_on_test(stages: list[TrainedStage]) -
     for choice, loss in zip(everything_.losses, LOSSES, strict=True):
         assert choice.validation >= top.predictions["validation"].accuracy - loss - 1e-9
         point = next(p for p in study_front(stages) if str(p.cascade) == choice.cascade)
-        (outcome,) = outcomes([point.cascade], stages, "test")
+        (outcome,) = cascade_outcomes([point.cascade], stages, "test")
         assert choice.accuracy == pytest.approx(outcome.evaluation.accuracy)
         assert choice.times.estimate == pytest.approx(
             top.stage.flops / outcome.evaluation.mean_flops

@@ -7,18 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from rcopt.core.answers import (
-    TEMPERATURES,
-    AnswerRule,
-    cascade_answers,
-    cross_fitted,
-    fit_temperature,
-    scale,
-    stage_answers,
-)
-from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.confidences import confidence
 from rcopt.core.predictions import Predictions, Split
+from rcopt.core.temperature import TEMPERATURES, cross_fitted, fit_temperature, scale
 
 
 def simulated(
@@ -230,28 +222,3 @@ def test_stages_of_different_images_are_refused() -> None:
 def test_no_stage_is_refused() -> None:
     with pytest.raises(ValueError, match="predictions must hold at least one stage"):
         stage_answers([], AnswerRule())
-
-
-def test_cascade_answers_are_those_of_its_stages_in_its_order() -> None:
-    first, second = simulated(seed=0), simulated(seed=1)
-    second = stored(second.probabilities, first.labels, "validation")
-    small, big, unused = Stage(32, "a", 1.0), Stage(64, "b", 2.0), Stage(96, "c", 3.0)
-    answers = cascade_answers(
-        Cascade((small, big), (0.5,)),
-        {big: second, unused: second, small: first},
-        AnswerRule(temperature=True),
-        {small: 2.0, big: 1.0},
-    )
-    expected = stage_answers([first, second], AnswerRule(temperature=True), [2.0, 1.0])
-    assert np.array_equal(answers.confidence, expected.confidence)
-    assert np.array_equal(answers.correct, expected.correct)
-
-
-def test_cascade_answers_name_the_missing_stage() -> None:
-    small, big = Stage(32, "a", 1.0), Stage(64, "b", 2.0)
-    cascade = Cascade((small, big), (0.5,))
-    with pytest.raises(ValueError, match="predictions hold none of stage b@64"):
-        cascade_answers(cascade, {small: simulated()}, AnswerRule())
-    both = {small: simulated(), big: simulated()}
-    with pytest.raises(ValueError, match="temperatures hold none of stage b@64"):
-        cascade_answers(cascade, both, AnswerRule(temperature=True), {small: 1.0})

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcopt.core.answers import AnswerRule, cascade_answers, fit_temperature
+from rcopt.core.answering import fitted
+from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
 from rcopt.core.cost import Amount
 from rcopt.core.evaluating import evaluate
@@ -21,7 +22,7 @@ RULES = [
     for kind in ("max", "entropy")
     for temperature in (False, True)
     for average in (False, True)
-]
+] + [AnswerRule(weighted=True)]
 
 
 def trained(
@@ -75,7 +76,7 @@ def brute_force(
         if len(set(used)) < len(used) or not set(required) <= set(used):
             continue
         any_thresholds = Cascade(subset, (0.0,) * (len(subset) - 1))
-        answers = cascade_answers(any_thresholds, predictions, rule)
+        answers = stage_answers([predictions[s] for s in any_thresholds.stages], rule)
         levels = [[0.0, *np.unique(row), NEVER] for row in answers.confidence[:-1]]
         for thresholds in product(*levels):
             one = evaluate(
@@ -125,7 +126,7 @@ def test_with_times_the_front_is_exact_by_time_and_flops_stay_what_they_are(seed
     )
     for point in front:
         predictions = {one.stage: one.predictions["validation"] for one in plain}
-        answers = cascade_answers(point.cascade, predictions, AnswerRule())
+        answers = stage_answers([predictions[s] for s in point.cascade.stages], AnswerRule())
         flops = [stage.flops for stage in point.cascade.stages]
         again = evaluate(answers.confidence, answers.correct, flops, point.cascade.thresholds)
         assert point.validation.mean_flops == again.mean_flops
@@ -162,7 +163,7 @@ def test_points_evaluate_to_their_own_numbers_bit_for_bit(rule: AnswerRule) -> N
     stages = trained(n=60, seed=4)
     predictions = {one.stage: one.predictions["validation"] for one in stages}
     for point in study_front(stages, rule=rule):
-        answers = cascade_answers(point.cascade, predictions, rule)
+        answers = stage_answers([predictions[s] for s in point.cascade.stages], rule)
         flops = [stage.flops for stage in point.cascade.stages]
         again = evaluate(answers.confidence, answers.correct, flops, point.cascade.thresholds)
         assert again.to_dict() == point.validation.to_dict()
@@ -241,10 +242,12 @@ def test_inputs_may_be_read_only() -> None:
 def test_no_choice_on_validation_beats_the_optimistic_front_on_test(rule: AnswerRule) -> None:
     stages = trained(n=50, seed=7)
     test = {one.stage: one.predictions["test"] for one in stages}
-    temperatures = {one.stage: fit_temperature(one.predictions["validation"]) for one in stages}
+    validation = {one.stage: one.predictions["validation"] for one in stages}
     best = optimistic_test_front(stages, rule=rule)
     for point in study_front(stages, rule=rule):
-        answers = cascade_answers(point.cascade, test, rule, temperatures)
+        fit = fitted([validation[s] for s in point.cascade.stages], rule)
+        own = [test[s] for s in point.cascade.stages]
+        answers = stage_answers(own, rule, fit.temperatures, fit.weights)
         flops = [stage.flops for stage in point.cascade.stages]
         one = evaluate(answers.confidence, answers.correct, flops, point.cascade.thresholds)
         reached = [
@@ -264,23 +267,23 @@ def test_the_optimistic_front_carries_numbers_of_both_splits() -> None:
     assert (np.diff([t.accuracy for t in tests]) > 0).all()
     assert (np.diff([t.mean_flops for t in tests]) > 0).all()
     for point in best:
-        answers = cascade_answers(point.cascade, validation, AnswerRule())
+        answers = stage_answers([validation[s] for s in point.cascade.stages], AnswerRule())
         flops = [stage.flops for stage in point.cascade.stages]
         one = evaluate(answers.confidence, answers.correct, flops, point.cascade.thresholds)
         assert point.validation.to_dict() == one.to_dict()
 
 
 def test_choosing_refuses_test_predictions() -> None:
-    with pytest.raises(ValueError, match="split must not be 'test': choosing refuses"):
-        study_front(trained(), split="test")
-
-
-def test_calibration_and_train_can_be_swept() -> None:
-    stages = trained(n=30, splits=("validation", "calibration"))
-    for rule in RULES:
-        front = study_front(stages, rule=rule, split="calibration")
-        assert front.split == "calibration"
-        assert len(front)
+    stages = trained()
+    disguised = [
+        replace(one, predictions={"validation": one.predictions["test"]}) for one in stages
+    ]
+    with pytest.raises(ValueError, match="as 'validation' that are of split 'test'"):
+        study_front(disguised)
+    without = [
+        replace(one, predictions={"validation": one.predictions["validation"]}) for one in stages
+    ]
+    assert study_front(without).points == study_front(stages).points
 
 
 def test_a_stage_that_comes_twice_is_refused() -> None:
@@ -293,15 +296,10 @@ def test_a_stage_that_comes_twice_is_refused() -> None:
 
 def test_a_stage_without_predictions_is_refused() -> None:
     only_test: tuple[Split, ...] = ("test",)
-    with pytest.raises(ValueError, match="predictions on validation, net0@32 not"):
+    with pytest.raises(ValueError, match="lack predictions of net0@32 on split 'validation'"):
         study_front(trained(splits=only_test))
-    calibration: tuple[Split, ...] = ("calibration",)
-    with pytest.raises(ValueError, match="on validation to fit temperatures, net0@32 not"):
-        study_front(
-            trained(splits=calibration),
-            split="calibration",
-            rule=AnswerRule(temperature=True),
-        )
+    with pytest.raises(ValueError, match="lack predictions of net0@32 on split 'validation'"):
+        optimistic_test_front(trained(splits=only_test), rule=AnswerRule(temperature=True))
 
 
 def test_stages_of_different_images_are_refused() -> None:

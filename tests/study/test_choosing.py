@@ -7,7 +7,7 @@ import pytest
 
 from rcopt.cli.main import main
 from rcopt.core.answers import AnswerRule
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.errors import InputError
 from rcopt.serving.pictures import predict_files
 from rcopt.serving.registry import load_cascade
@@ -138,7 +138,7 @@ def test_a_registered_cascade_answers_every_test_image_as_the_study_stored(
     tracker = open_tracker(trained.settings.tracking.uri, trained.project)
     choice = select(trained, Criterion(max_flops=1e12))
     stages = trained_stages(trained, tracker)
-    expected = outcomes([choice.point.cascade], stages, "test", AnswerRule())[0].correct
+    expected = cascade_outcomes([choice.point.cascade], stages, "test", AnswerRule())[0].correct
     test = stages[0].predictions["test"]
     loaded = load_cascade("shapes", tracker)
     files = [trained.project / "images" / name for name in test.images]

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rcopt.core.answers import AnswerRule, Answers, fit_temperature, stage_answers
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule, Answers
 from rcopt.core.cascade import Stage
 from rcopt.core.evaluating import exits
-from rcopt.core.evaluations import split_predictions
 from rcopt.core.fronts import non_dominated, threshold_front
-from rcopt.core.predictions import check_aligned
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.statistics.savings import LOSSES
 from rcopt.core.trained_stage import TrainedStage
@@ -120,7 +119,7 @@ def bootstrap(
     stages (paired). On the resampled validation images the exact front over the combinations
     and all their thresholds is made afresh, and from it a point is chosen for each budget and
     for each loss; the resampled test images say what these choices are worth. The reference
-    alone is always among the candidates. Temperatures are not fitted afresh.
+    alone is always among the candidates. What the rule fits is not fitted afresh.
 
     Args:
         combinations: Stages of each cascade to choose from, such as the distinct
@@ -200,22 +199,13 @@ def _candidates(
     for stage in used:
         if stage.flops <= 0:
             raise ValueError(f"stages must have positive FLOPs, {stage.name} has {stage.flops}")
-    validation = split_predictions(stages, "validation", used)
-    test = split_predictions(stages, "test", used)
-    for predictions in (validation, test):
-        check_aligned(list(predictions.values()))
-    temperatures = {
-        stage: fit_temperature(validation[stage]) if rule.temperature else 1.0 for stage in used
-    }
+    validation = Answering(stages, "validation", rule, used)
+    test = Answering(stages, "test", rule, used)
     return [
         _Candidate(
             np.array([stage.flops for stage in combination]),
-            stage_answers([validation[stage] for stage in combination], rule),
-            stage_answers(
-                [test[stage] for stage in combination],
-                rule,
-                [temperatures[stage] for stage in combination],
-            ),
+            validation(combination),
+            test(combination),
         )
         for combination in combinations
     ]

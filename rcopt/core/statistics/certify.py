@@ -11,8 +11,8 @@ from scipy.special import bdtr, betaincinv
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, OperatingPoint, Stage
-from rcopt.core.evaluations import outcomes
 from rcopt.core.fronts import non_dominated
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.paired_test import BETA, drop_p_value, smallest_drop
 from rcopt.core.trained_stage import TrainedStage
@@ -217,7 +217,7 @@ def _counts(
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
     """Return the number of images and for each point those lost and those gained."""
     cascades = [Cascade((reference,), ()), *(point.cascade for point in points)]
-    results = outcomes(cascades, stages, split, rule)
+    results = cascade_outcomes(cascades, stages, split, rule)
     correct = np.array([result.correct for result in results])
     lost = (correct[0] & ~correct[1:]).sum(axis=1)
     return correct.shape[1], lost, (correct[1:] & ~correct[0]).sum(axis=1)

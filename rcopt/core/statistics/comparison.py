@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Stage
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.intervals import Interval, accuracy_interval, difference_interval
 from rcopt.core.trained_stage import TrainedStage
@@ -63,7 +63,7 @@ def compare(
     Raises:
         ValueError: If a stage or its predictions are missing, or the cascade costs nothing.
     """
-    own, alone = outcomes([cascade, Cascade((reference,), ())], stages, split, rule)
+    own, alone = cascade_outcomes([cascade, Cascade((reference,), ())], stages, split, rule)
     n = len(own.correct)
     return Comparison(
         reference=reference,

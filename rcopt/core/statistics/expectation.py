@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rcopt.core.answers import AnswerRule, Answers, stage_answers
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule, Answers
 from rcopt.core.cascade import Stage
 from rcopt.core.evaluating import exits
-from rcopt.core.evaluations import split_predictions
-from rcopt.core.fronts import non_dominated, threshold_front
+from rcopt.core.fronts import cost_front, non_dominated
 from rcopt.core.trained_stage import TrainedStage
 
 #: Shares are counts divided by N; sums of them are off by less than this, counts by more.
@@ -78,10 +78,10 @@ def expected_drops(
     limits = np.asarray(asked, dtype=np.float64)
     chosen_rule = rule or AnswerRule()
     everything = sorted((trained.stage for trained in stages), key=lambda stage: stage.cost)
-    predictions = split_predictions(stages, "validation", set(everything))
+    answers_of = Answering(stages, "validation", chosen_rule)
     candidates = [
         (
-            stage_answers([predictions[stage] for stage in combination], chosen_rule),
+            answers_of(combination),
             np.array([stage.cost for stage in combination]),
         )
         for combination in [*combinations, *((stage,) for stage in everything)]
@@ -112,11 +112,11 @@ def _chosen(
 ) -> NDArray[np.bool_]:
     """Return what the cheapest choice for each least accuracy on some images gets right."""
     swept = [
-        threshold_front(answers.confidence[:, images], answers.correct[:, images], costs)
+        cost_front(answers.confidence[:, images], answers.correct[:, images], costs)
         for answers, costs in candidates
     ]
     reached = np.concatenate([front.accuracy for front in swept])
-    cost = np.concatenate([front.mean_flops for front in swept])
+    cost = np.concatenate([front.cost for front in swept])
     kept = np.flatnonzero(non_dominated(reached, cost))
     kept = kept[np.argsort(cost[kept])]
     owner = np.repeat(np.arange(len(swept)), [len(front) for front in swept])

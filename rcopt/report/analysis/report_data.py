@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rcopt.core.answers import AnswerRule, Answers, fit_temperature, stage_answers
-from rcopt.core.cascade import OperatingPoint, Stage
-from rcopt.core.evaluations import outcomes, split_predictions
+from rcopt.core.answering import Answering, split_predictions
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import OperatingPoint
 from rcopt.core.fronts import spread
+from rcopt.core.outcomes import with_test
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.baselines import (
     OracleFront,
@@ -200,7 +201,7 @@ def report_data(
     lines = _stage_lines(stages)
     # Of equally accurate stages the cheapest, as the reference of everything saved.
     top = max(lines, key=lambda s: (s.point.validation.accuracy, -s.trained.stage.flops))
-    points = _tested(front, stages, rule)
+    points = with_test(front, stages, rule)
     rows = spread(
         [p.validation.accuracy for p in points], [p.validation.mean_flops for p in points], ROWS
     )
@@ -228,7 +229,7 @@ def report_data(
         savings=saved,
         generalization=picked,
         bootstrap=resampled,
-        two_stage=_tested(two_stage_front(stages, rule), stages, rule),
+        two_stage=with_test(two_stage_front(stages, rule), stages, rule),
         featured=None if featured is None else _at_length(featured, points, stages, rule),
         analyses=(
             (reproduce(trio, "parameters", pool=stages), reproduce(trio, "flops", pool=stages))
@@ -275,31 +276,13 @@ def select_command(name: str, points: Sequence[OperatingPoint], at: int) -> str:
 
 def _stage_lines(stages: Sequence[TrainedStage]) -> tuple[StageLine, ...]:
     by_stage = {trained.stage: trained for trained in stages}
-    points = _tested(single_stages(stages), stages, AnswerRule())
+    points = with_test(single_stages(stages), stages, AnswerRule())
     lines = [
         StageLine(trained, point, accuracy_interval(trained.predictions["test"].correct))
         for point in points
         for trained in [by_stage[point.cascade.stages[0]]]
     ]
     return tuple(sorted(lines, key=lambda line: line.trained.stage.resolution))
-
-
-def _tested(
-    points: Sequence[OperatingPoint], stages: Sequence[TrainedStage], rule: AnswerRule
-) -> tuple[OperatingPoint, ...]:
-    on_test = outcomes([point.cascade for point in points], stages, "test", rule)
-    return tuple(replace(p, test=o.evaluation) for p, o in zip(points, on_test, strict=True))
-
-
-def _answers(
-    wanted: tuple[Stage, ...], stages: Sequence[TrainedStage], split: Split, rule: AnswerRule
-) -> Answers:
-    predictions = split_predictions(stages, split, set(wanted))
-    temperatures = None
-    if rule.temperature and split != "validation":
-        fitted_on = split_predictions(stages, "validation", set(wanted))
-        temperatures = [fit_temperature(fitted_on[stage]) for stage in wanted]
-    return stage_answers([predictions[stage] for stage in wanted], rule, temperatures)
 
 
 def _front_lines(
@@ -311,7 +294,8 @@ def _front_lines(
     rule: AnswerRule,
 ) -> tuple[FrontLine, ...]:
     distinct = dict.fromkeys(point.cascade.stages for point in points)
-    correct = {wanted: _answers(wanted, stages, "test", rule).correct for wanted in distinct}
+    answers_of = Answering(stages, "test", rule, {s for wanted in distinct for s in wanted})
+    correct = {wanted: answers_of(wanted).correct for wanted in distinct}
     return tuple(
         FrontLine(
             point=point,
@@ -351,13 +335,13 @@ def _at_length(
     rule: AnswerRule,
 ) -> Featured:
     wanted = point.cascade.stages
-    test = _answers(wanted, stages, "test", rule)
+    test = Answering(stages, "test", rule, wanted)(wanted)
     predictions = split_predictions(stages, "test", {wanted[0]})[wanted[0]]
     return Featured(
         point=point,
         map=threshold_map(
             point.cascade,
-            _answers(wanted, stages, "validation", rule),
+            Answering(stages, "validation", rule, wanted)(wanted),
             [other.cascade.thresholds for other in points if other.cascade.stages == wanted],
         ),
         images=answered_images(point.cascade, test, predictions),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import NEVER, Cascade
 from rcopt.core.evaluating import evaluate
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.statistics.baselines import (
     oracle_exits,
     oracle_front,
@@ -57,7 +57,7 @@ def test_two_stage_front_equals_brute_force(rule: AnswerRule) -> None:
     )
     points = two_stage_front(stages, rule)
     assert [(p.validation.mean_flops, p.validation.accuracy) for p in points] == front
-    results = outcomes([p.cascade for p in points], stages, "validation", rule)
+    results = cascade_outcomes([p.cascade for p in points], stages, "validation", rule)
     assert [r.evaluation for r in results] == [p.validation for p in points]
 
 
@@ -133,7 +133,7 @@ def test_no_thresholds_beat_the_oracle() -> None:
     front = oracle_front(answers.correct, flops)
     rng = np.random.default_rng(0)
     for low, high in rng.uniform(0.4, 1, (100, 2)):
-        [outcome] = outcomes([Cascade(STAGES, (low, high))], stages, "validation")
+        [outcome] = cascade_outcomes([Cascade(STAGES, (low, high))], stages, "validation")
         within = front.accuracy[front.mean_flops <= outcome.evaluation.mean_flops * (1 + 1e-12)]
         assert outcome.evaluation.accuracy <= within.max()
 

@@ -5,7 +5,7 @@ import pytest
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
-from rcopt.core.evaluations import Outcome, outcomes
+from rcopt.core.outcomes import Outcome, cascade_outcomes
 from rcopt.core.statistics.bootstrap import bootstrap
 from rcopt.core.statistics.savings import savings
 from rcopt.core.study_front import study_front
@@ -69,9 +69,9 @@ def test_whole_thing_equals_a_loop_over_all_thresholds() -> None:
             )
             for t in stages
         ]
-        on_validation = outcomes(cascades, drawn, "validation")
-        on_test = outcomes(cascades, drawn, "test")
-        on_all = outcomes(cascades, stages, "validation")
+        on_validation = cascade_outcomes(cascades, drawn, "validation")
+        on_test = cascade_outcomes(cascades, drawn, "test")
+        on_all = cascade_outcomes(cascades, stages, "validation")
         by_budget = [cheapest_best(list(on_validation), b) for b in budgets]
         target = on_validation[-1].evaluation.accuracy
         by_loss = [cheapest_reaching(list(on_validation), target - loss) for loss in LOSSES]
@@ -120,11 +120,11 @@ def test_estimates_agree_with_the_study_front_and_its_savings() -> None:
     stages = simulated_stages({"validation": 200, "test": 150})
     rule = AnswerRule("margin", temperature=True, average=True)
     points = list(study_front(stages, rule=rule))
-    tests = outcomes([p.cascade for p in points], stages, "test", rule)
+    tests = cascade_outcomes([p.cascade for p in points], stages, "test", rule)
     points = [replace(p, test=t.evaluation) for p, t in zip(points, tests, strict=True)]
     alone = Cascade((TOP,), ())
-    [on_validation] = outcomes([alone], stages, "validation", rule)
-    [on_test] = outcomes([alone], stages, "test", rule)
+    [on_validation] = cascade_outcomes([alone], stages, "validation", rule)
+    [on_test] = cascade_outcomes([alone], stages, "test", rule)
     reference = OperatingPoint(alone, on_validation.evaluation, on_test.evaluation)
     combinations = sorted({p.cascade.stages for p in points}, key=lambda c: [s.name for s in c])
     result = bootstrap(

@@ -6,8 +6,8 @@ from scipy.stats import binom
 
 from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import Cascade, OperatingPoint
-from rcopt.core.evaluations import outcomes
 from rcopt.core.fronts import threshold_front
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.predictions import Predictions, Split
 from rcopt.core.statistics.certify import Certificate, Promise, certify
 from rcopt.core.study_front import lost_front
@@ -41,7 +41,7 @@ def points_of(stages: list[TrainedStage], cascades: list[Cascade]) -> list[Opera
     return [
         OperatingPoint(cascade, outcome.evaluation)
         for cascade, outcome in zip(
-            cascades, outcomes(cascades, stages, "validation"), strict=True
+            cascades, cascade_outcomes(cascades, stages, "validation"), strict=True
         )
     ]
 
@@ -219,7 +219,7 @@ def test_the_promise_is_kept_over_a_thousand_draws_and_a_naive_choice_breaks_it(
         found_on = simulated_stages({"validation": n_images}, seed=int(rng.integers(2**31)))
         points = list(lost_front(found_on, TOP))
         cascades = [Cascade((TOP,), ()), *(point.cascade for point in points)]
-        correct = np.array([o.correct for o in outcomes(cascades, world, "calibration")])
+        correct = np.array([o.correct for o in cascade_outcomes(cascades, world, "calibration")])
         lost = correct[0] & ~correct[1:]
         true_share = dict(zip([p.cascade for p in points], lost.mean(axis=1), strict=True))
         for _ in range(100):
@@ -292,7 +292,7 @@ def test_the_promise_of_accuracy_is_kept_over_many_draws() -> None:
         found_on = simulated_stages({"validation": n_images}, seed=int(rng.integers(2**31)))
         points = list(lost_front(found_on, TOP))
         cascades = [Cascade((TOP,), ()), *(point.cascade for point in points)]
-        correct = np.array([o.correct for o in outcomes(cascades, world, "calibration")])
+        correct = np.array([o.correct for o in cascade_outcomes(cascades, world, "calibration")])
         fall = correct[0].mean() - correct[1:].mean(axis=1)
         true_fall = dict(zip([p.cascade for p in points], fall, strict=True))
         for _ in range(draws // 10):

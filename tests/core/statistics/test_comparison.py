@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rcopt.core.cascade import Cascade
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.statistics.comparison import compare, saving_interval
 from tests.support.simulated import STAGES, simulated_stages
 
@@ -13,7 +13,7 @@ CASCADE = Cascade(STAGES, (0.8, 0.8))
 def test_estimates_are_those_of_the_images() -> None:
     stages = simulated_stages({"test": 500})
     found = compare(CASCADE, TOP, stages, "test")
-    own, alone = outcomes([CASCADE, Cascade((TOP,), ())], stages, "test")
+    own, alone = cascade_outcomes([CASCADE, Cascade((TOP,), ())], stages, "test")
     assert found.n_images == 500
     assert found.saving.estimate == pytest.approx(TOP.flops / own.evaluation.mean_flops)
     assert found.accuracy.estimate == own.evaluation.accuracy

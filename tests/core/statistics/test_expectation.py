@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rcopt.core.cascade import Cascade
-from rcopt.core.evaluations import outcomes
+from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.statistics.expectation import ExpectedDrops, expected_drops
 from rcopt.core.study_front import study_front
 from tests.support.simulated import simulated_stages
@@ -39,13 +39,13 @@ def test_what_is_asked_is_what_is_got_on_average() -> None:
         points = study_front(stages).points
         accuracy = np.array([point.validation.accuracy for point in points])
         singles = [Cascade((trained.stage,), ()) for trained in stages]
-        alone = [o.evaluation.accuracy for o in outcomes(singles, stages, "validation")]
+        alone = [o.evaluation.accuracy for o in cascade_outcomes(singles, stages, "validation")]
         top = singles[int(np.argmax(alone))]
         combinations = list({point.cascade.stages for point in points})
         ask = expected_drops(combinations, stages, grid).ask_for(asked)
         for limit, falls in ((asked, naive), (ask, corrected)):
             at = min(int(np.searchsorted(accuracy, max(alone) - limit - 1e-12)), len(points) - 1)
-            chosen, reference = outcomes([points[at].cascade, top], world, "test")
+            chosen, reference = cascade_outcomes([points[at].cascade, top], world, "test")
             falls.append(reference.evaluation.accuracy - chosen.evaluation.accuracy)
     error = np.std(corrected) / np.sqrt(60)
     assert np.mean(naive) > asked + 3 * error, "choosing on the images that judge is optimistic"
