@@ -119,7 +119,9 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
     print(
         f"{results.study}: {kind}, picked on validation, reported on test\n"
         f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
-        f"images: {sizes}\n" + (f"ms an image: {results.timing}\n" if results.timing else "")
+        f"images: {sizes}\n"
+        + "".join(f"data: {note}\n" for note in results.notes)
+        + (f"ms an image: {results.timing}\n" if results.timing else "")
     )
     print(tables.front_table(points))
 

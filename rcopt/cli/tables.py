@@ -138,8 +138,14 @@ def status_table(name: str, status: "Status") -> str:
         for (resolution, backbone), failure in sorted(status.failed.items())
     ]
     results = status.results
-    if results is None or status.sampled_share is None:
+    if results is None:
         return "\n".join([*lines, "no front yet: it is there with the first cascade"])
+    lines += [f"data: {note}" for note in results.notes]
+    if status.sampled_share is None:
+        # One point that costs as much as any is worth no hypervolume, and yet is the front.
+        return "\n".join(
+            [*lines, "", stage_table(results), "", f"front: {_count_points(results)}"]
+        )
     accuracy, cost = results.reference
     worst = results.points[0].validation.costs[0][0].text(cost)
     return "\n".join(
@@ -148,11 +154,15 @@ def status_table(name: str, status: "Status") -> str:
             "",
             stage_table(results),
             "",
-            f"front: {len(results.points)} points, hypervolume {results.hypervolume:.4g} "
+            f"front: {_count_points(results)}, hypervolume {results.hypervolume:.4g} "
             f"(reference {100 * accuracy:.1f} %, {worst})",
             f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it",
         ]
     )
+
+
+def _count_points(results: "Results") -> str:
+    return "1 point" if len(results.points) == 1 else f"{len(results.points)} points"
 
 
 def _worker_line(worker: "Worker") -> str:

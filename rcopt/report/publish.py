@@ -51,10 +51,10 @@ def publish_report(
     results = load_results(study.folder / "results.json")
     tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
     stages = trained_stages(study, tracker)
-    by_name = {(t.stage.resolution, t.stage.backbone): t.stage for t in stages}
+    by_name = {t.stage.id: t.stage for t in stages}
     with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
         trials = [
-            trial_point(trial, lambda r, b: by_name[(r, b)])
+            trial_point(trial, by_name.__getitem__)
             for trial in stored.all()
             if trial_source(trial)
         ]

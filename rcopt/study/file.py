@@ -42,6 +42,11 @@ class Study:
         return self.project / "mlruns" / "studies" / self.name
 
     @property
+    def results_file(self) -> Path:
+        """What the study came to; see `rcopt.study.results`."""
+        return self.folder / "results.json"
+
+    @property
     def claims(self) -> Path:
         """Where this machine's claims on stages lie, one folder for all studies."""
         return self.project / "mlruns" / "claims"

@@ -1,18 +1,25 @@
 """What a study came to, as one file: the front with its test numbers, and what it rests on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage, StageId
 from rcopt.core.cost import Amount
-from rcopt.core.fronts import spread
-from rcopt.errors import DAMAGE, InputError
+from rcopt.core.fronts import hypervolume, non_dominated, spread
+from rcopt.core.outcomes import with_test
+from rcopt.core.study_front import StudyFront
+from rcopt.core.trained_stage import TrainedStage
+from rcopt.errors import DAMAGE, InputError, WorkError
 from rcopt.files import sealed, unsealed, write_whole
+from rcopt.study.data_summary import DataSummary
+from rcopt.study.file import Study
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
@@ -62,6 +69,7 @@ class Results:
         classes: Class names.
         experiment_id: MLflow's id of the study's experiment.
         timing: How the stages' times were measured; empty unless time is the cost.
+        notes: What a person should know of the data.
     """
 
     study: str
@@ -76,6 +84,7 @@ class Results:
     classes: tuple[str, ...]
     experiment_id: str
     timing: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def well_spread(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -86,6 +95,99 @@ def well_spread(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
         SHOWN,
     )
     return [points[i] for i in chosen.tolist()]
+
+
+def build_results(
+    study: Study,
+    data: DataSummary,
+    stages: Sequence[TrainedStage],
+    front: StudyFront,
+    trials: Sequence[OperatingPoint],
+    *,
+    costs: Mapping[StageId, Stage],
+    rule: AnswerRule,
+    experiment_id: str,
+    timing: str,
+) -> Results:
+    """Return what a study came to so far, its front with test numbers.
+
+    Args:
+        study: The study file.
+        data: What the numbers are measured on.
+        stages: The trained stages that are known here.
+        front: The exact front over them.
+        trials: All of the study's; those of stages that are not known here are left out, for
+            whoever trained them writes them.
+        costs: Every stage of the space.
+        rule: How probabilities become answers.
+        experiment_id: MLflow's id of the study's experiment.
+        timing: How the stages' times were measured.
+
+    Raises:
+        WorkError: If nothing was evaluated.
+    """
+    known = {trained.stage for trained in stages}
+    trials = [point for point in trials if known.issuperset(point.cascade.stages)]
+    if not trials:
+        raise WorkError("no cascade could be evaluated")
+    # Of equal points the one with fewer stages wins, then the trial: a stage that answers
+    # nothing on validation would only be carried along.
+    everything = sorted([*trials, *front.points], key=lambda p: len(p.cascade.stages))
+    accuracy, cost = numbers(everything)
+    kept = np.flatnonzero(non_dominated(accuracy, cost))
+    points = with_test([everything[i] for i in kept[np.argsort(cost[kept])]], stages, rule)
+    sampled = [p for p in trials if p.source == "sampled"]
+    reference = _reference(costs, len(data.classes))
+    return Results(
+        study=study.name,
+        points=points,
+        stages=tuple(
+            _summarized(trained)
+            for trained in sorted(stages, key=lambda t: (t.stage.resolution, t.stage.flops))
+        ),
+        reference=reference,
+        hypervolume=hypervolume(*numbers(points), reference=reference),
+        sampled_hypervolume=hypervolume(*numbers(sampled), reference=reference),
+        sampled=len(sampled),
+        exact=study.settings.search.exact and front.exact and front.complete,
+        split_sizes=dict(data.split_sizes),
+        classes=data.classes,
+        experiment_id=experiment_id,
+        timing=timing,
+        notes=data.notes,
+    )
+
+
+def numbers(points: Sequence[OperatingPoint]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return accuracies and costs on validation."""
+    return (
+        np.array([p.validation.accuracy for p in points], dtype=np.float64),
+        np.array([p.validation.cost for p in points], dtype=np.float64),
+    )
+
+
+def _reference(costs: Mapping[StageId, Stage], n_classes: int) -> tuple[float, float]:
+    """Return a bound that no operating point of the space passes; it depends on the file alone.
+
+    Chance, at the cost of every resolution's costliest stage.
+    """
+    dearest: dict[int, float] = {}
+    for (resolution, _), stage in costs.items():
+        dearest[resolution] = max(dearest.get(resolution, 0.0), stage.cost)
+    return 1 / n_classes, float(sum(dearest.values()))
+
+
+def _summarized(trained: TrainedStage) -> StageSummary:
+    return StageSummary(
+        stage=trained.stage,
+        key=trained.key,
+        macs=trained.macs,
+        parameters=trained.parameters,
+        validation=trained.predictions["validation"].accuracy,
+        test=trained.predictions["test"].accuracy,
+        seconds=trained.seconds,
+        run_id=trained.run_id,
+    )
 
 
 def save_results(path: Path, results: Results) -> None:
@@ -102,6 +204,7 @@ def save_results(path: Path, results: Results) -> None:
         "classes": list(results.classes),
         "experiment_id": results.experiment_id,
         "timing": results.timing,
+        **({"notes": list(results.notes)} if results.notes else {}),
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
     }
@@ -132,6 +235,7 @@ def load_results(path: Path) -> Results:
             classes=tuple(str(name) for name in tree["classes"]),
             experiment_id=str(tree["experiment_id"]),
             timing=str(tree.get("timing", "")),
+            notes=tuple(str(note) for note in tree.get("notes", ())),
         )
     except FileNotFoundError:
         raise InputError(

@@ -7,8 +7,8 @@ worker and the trial's place, not from what a process did before.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -16,9 +16,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cascade import OperatingPoint, StageId
 from rcopt.study.space import NONE, Proposal, Space
-from rcopt.study.trial_records import DIRECTIONS, trial_attributes
+from rcopt.study.trial_records import DIRECTIONS, trial_attributes, trial_source
 
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 
@@ -45,10 +45,12 @@ class Sampler:
         """Take over stored trials that the mirror does not hold yet.
 
         Args:
-            trials: All that are stored, in order; those seen by the last call are not looked at.
+            trials: The finished ones, in a lasting order; those seen by the last call are not
+                looked at. Trials of other programs are left out: their distributions may be
+                others, and Optuna allows one for each parameter.
         """
         for trial in trials[self._read :]:
-            if trial.number not in self._own:
+            if trial.number not in self._own and trial_source(trial):
                 self._mirror.add_trial(trial)
         self._read = len(trials)
 
@@ -74,6 +76,20 @@ class Sampler:
             self._mirror.tell(trial, state=TrialState.FAIL)
         raise LookupError("no acceptable proposal in 1000 attempts")
 
+    def complete(self, params: Mapping[str, Any]) -> Proposal | None:
+        """Return a proposal with given parameters, those left open chosen by the sampler.
+
+        Args:
+            params: Of the space.
+
+        Returns:
+            None if what comes out has no stage.
+        """
+        self._mirror.enqueue_trial(dict(params))
+        entropy = np.random.SeedSequence([*self._seed, len(self._mirror.trials)])
+        self._mirror.sampler = make_sampler("random", int(entropy.generate_state(1)[0]))
+        return self._suggest(self._mirror.ask())
+
     def finished(self, proposal: Proposal, point: OperatingPoint) -> FrozenTrial:
         """Tell the mirror a proposal's result and return the trial that belongs in the storage."""
         values = (point.validation.accuracy, point.validation.cost)
@@ -92,12 +108,12 @@ class Sampler:
         self._own.add(number)
 
     def _suggest(self, trial: optuna.Trial) -> Proposal | None:
-        stages: list[tuple[int, str]] = []
+        stages: list[StageId] = []
         for resolution in self._space.backbones:
             choices = self._space.choices(resolution).choices
             backbone = str(trial.suggest_categorical(f"backbone.{resolution}", choices))
             if backbone != NONE:
-                stages.append((resolution, backbone))
+                stages.append(StageId(resolution, backbone))
         if not stages:
             return None
         rates = tuple(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from optuna.distributions import CategoricalDistribution
 
+from rcopt.core.cascade import StageId
+
 #: Leaves a resolution out.
 NONE = "none"
 
@@ -33,10 +35,10 @@ class Proposal:
 
     Attributes:
         number: Its number in the in-memory mirror, not in the storage.
-        stages: (resolution, backbone) from cheap to costly, at least one.
+        stages: From cheap to costly, at least one.
         deferral_rates: One for each stage but the last.
     """
 
     number: int
-    stages: tuple[tuple[int, str], ...]
+    stages: tuple[StageId, ...]
     deferral_rates: tuple[float, ...]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+from rcopt.core.cascade import StageId
 from rcopt.errors import InputError
 from rcopt.study.file import Study
 from rcopt.study.results import Results, load_results
@@ -36,7 +37,7 @@ class Status:
     exact: int
     total: int
     workers: tuple[places.Worker, ...]
-    failed: Mapping[tuple[int, str], Failure]
+    failed: Mapping[StageId, Failure]
     stages: int | None
     seconds_left: float | None
     results: Results | None
@@ -104,7 +105,7 @@ def status(study: Study) -> Status:
 def _seconds_left(
     study: Study,
     results: Results | None,
-    failed: Mapping[tuple[int, str], Failure],
+    failed: Mapping[StageId, Failure],
     n_workers: int,
 ) -> float | None:
     """Return how long training every stage that is left would take.
@@ -113,7 +114,7 @@ def _seconds_left(
     """
     done = () if results is None else results.stages
     trained = {f"{s.stage.name}/{len(results.classes)}" for s in done} if results else set()
-    given_up = {f"{backbone}@{resolution}" for resolution, backbone in failed}
+    given_up = {key.name for key in failed}
     work = sum(summary.macs for summary in done)
     seconds = sum(summary.seconds for summary in done)
     if not work or not seconds:

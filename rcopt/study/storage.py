@@ -18,19 +18,22 @@ from rcopt.study.trial_records import DIRECTIONS, trial_point, trial_source
 from rcopt.study.workers.postgres import PATIENCE, is_postgres
 
 IDENTITY = "rcopt.identity"
+_DELETE_STUDY = 1  # among the operations of Optuna's journal
+#: User attribute: the name that a study has in its study file.
+NAME = "rcopt.study"
 
 
 JOURNAL_LOCK = "journal.lock"
 
 
-def open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
+def open_storage(storage: str, folder: Path) -> BaseStorage:
     """Open where trials are kept."""
     if storage == "journal":
         path = folder / "trials.journal"
         try:
             with FileLock(folder / JOURNAL_LOCK):
                 _drop_torn_line(path)
-                return _open_journal(path, name)
+                return _open_journal(path)
         except OSError:
             raise
         except Exception as error:
@@ -38,7 +41,7 @@ def open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
             raise InputError(
                 f"{path}: corrupt journal ({short_text(str(error))}); restore it from a copy, or "
                 "delete it to start the study's trials anew (trained stages are kept)"
-            ) from None
+            ) from error
     settings: dict[str, Any] = {"connect_args": {"timeout": 20}}
     if is_postgres(storage):
         # The ping notices a restart between statements, at no trial's cost.
@@ -52,7 +55,7 @@ def open_storage(storage: str, name: str, folder: Path) -> BaseStorage:
         raise InputError(
             f"search.storage: the database cannot be opened ({' '.join(reason)}); check the "
             'URL, or use storage = "journal"'
-        ) from None
+        ) from error
 
 
 @contextmanager
@@ -80,12 +83,12 @@ def _first_line(error: Any) -> str:
     return (str(getattr(error, "orig", None) or error).strip() or "no answer").splitlines()[0]
 
 
-def _open_journal(path: Path, name: str) -> JournalStorage:
+def _open_journal(path: Path) -> JournalStorage:
     backend = JournalFileBackend(str(path), lock_obj=_KernelLock(path.parent / JOURNAL_LOCK))
     storage = JournalStorage(backend)
     lines = path.read_bytes().splitlines()
-    if lines and name not in {study.study_name for study in storage.get_all_studies()}:
-        raise ValueError(f"it holds no study {name}")
+    if lines and not storage.get_all_studies() and not _deleted(lines):
+        raise ValueError("it holds no study")
     # Optuna overlooks a damaged line as long as it is the last one.
     for line in lines[-1:]:
         json.loads(line)
@@ -94,6 +97,11 @@ def _open_journal(path: Path, name: str) -> JournalStorage:
         for trial in storage.get_all_trials(study._study_id, deepcopy=False):
             _check_trial(trial)
     return storage
+
+
+def _deleted(lines: Sequence[bytes]) -> bool:
+    """Return whether a study was deleted, as in optuna-dashboard, rather than lost."""
+    return any(json.loads(line).get("op_code") == _DELETE_STUDY for line in lines)
 
 
 def _check_trial(trial: FrozenTrial) -> None:
@@ -113,7 +121,7 @@ def _check_trial(trial: FrozenTrial) -> None:
     for resolution, backbone in trial.user_attrs.get("stages", ()):
         Stage(int(resolution), str(backbone), 0.0)
     if trial_source(trial):
-        trial_point(trial, lambda resolution, backbone: Stage(resolution, backbone, 0.0))
+        trial_point(trial, lambda key: Stage(key.resolution, key.backbone, 0.0))
 
 
 def open_optuna_study(
@@ -122,11 +130,12 @@ def open_optuna_study(
     """Open a study in a storage, or create it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.load_study(study_name=name, storage=storage)
+        study = optuna.load_study(study_name=_stored_name(storage, name), storage=storage)
     except KeyError:
         study = optuna.create_study(
             storage=storage, study_name=name, directions=DIRECTIONS, load_if_exists=True
         )
+        study.set_user_attr(NAME, name)
     if [d.name.lower() for d in study.directions] != list(DIRECTIONS):
         raise InputError(
             f"search.storage = {shown!r}: a study {name!r} with other directions is stored "
@@ -135,6 +144,18 @@ def open_optuna_study(
     if study.metric_names is None:
         study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(metrics))
     return study
+
+
+def _stored_name(storage: BaseStorage, name: str) -> str:
+    """Return what a study is called in its storage: by another name if it was renamed there."""
+    stored = storage.get_all_studies()
+    if name in {study.study_name for study in stored}:
+        return name
+    renamed = [s.study_name for s in stored if s.user_attrs.get(NAME) == name]
+    if not renamed and isinstance(storage, JournalStorage):
+        # A journal lies in the study's folder and is of no other; older ones hold no name.
+        renamed = [s.study_name for s in stored if IDENTITY in s.user_attrs]
+    return renamed[0] if len(renamed) == 1 else name
 
 
 class _KernelLock(JournalFileOpenLock):

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.core.answers import AnswerRule, stage_answers
-from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Source, Stage, StageId
 from rcopt.core.cost import COSTS, Amount, CostName
 from rcopt.core.evaluating import evaluate_stages, mean_cost, thresholds_for_rates
 from rcopt.core.trained_stage import TrainedStage
@@ -79,16 +79,16 @@ def trial_source(trial: FrozenTrial) -> Source | None:
     return "sampled" if source == "sampled" else "exact"
 
 
-def trial_point(trial: FrozenTrial, stage_named: Callable[[int, str], Any]) -> OperatingPoint:
+def trial_point(trial: FrozenTrial, stage_named: Callable[[StageId], Stage]) -> OperatingPoint:
     """Return a stored trial as the operating point it was told with.
 
     Args:
         trial: One of rcopt's finished trials.
-        stage_named: Returns the `Stage` of a resolution and a backbone, with its cost if the
-            study minimizes another than FLOPs.
+        stage_named: Returns the `Stage` of a name, with its cost if the study minimizes another
+            than FLOPs.
     """
     attributes = trial.user_attrs
-    stages = tuple(stage_named(int(r), b) for r, b in attributes["stages"])
+    stages = tuple(stage_named(StageId(int(r), str(b))) for r, b in attributes["stages"])
     accuracy, cost = trial.values
     exits = tuple(attributes["exit_rates"])
     reach = tuple(attributes["reach_rates"])
@@ -128,3 +128,8 @@ def trial_attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:
         "reach_rates": list(point.validation.reach_rates),
         "n_images": point.validation.n_images,
     }
+
+
+def same_point(attributes: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what two trials of one cascade with the same thresholds share."""
+    return str(attributes.get("stages")), str(attributes.get("thresholds"))

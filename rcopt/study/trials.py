@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from rcopt.core.cascade import StageId
 from rcopt.core.cost import CostName
 from rcopt.errors import InputError
+from rcopt.study.foreign_trials import ANSWERS, SKIPPED, TAKEN
 from rcopt.study.storage import IDENTITY, open_optuna_study, open_storage, reported, short_text
 from rcopt.study.trial_records import METRICS, trial_source
 from rcopt.study.workers.claims import shared_lock
@@ -65,9 +67,11 @@ class Trials:
         self._place = (storage, folder, f"trials.{name}")
         # First use of an empty database by several processes at once fails for most of them.
         with shared_lock(storage, folder, "store"):
-            self._storage = open_storage(storage, name, folder)
+            self._storage = open_storage(storage, folder)
             self.study = open_optuna_study(self._storage, name, storage, METRICS[cost])
-            self._counted = self._sampled = 0
+            self._counted = self._sampled = self._seen = 0
+            self._finished: list[FrozenTrial] = []
+            self._open: set[int] = set()
             if identity is not None:
                 self._check_identity(identity)
 
@@ -76,13 +80,31 @@ class Trials:
         with reported():
             return self.study.get_trials(deepcopy=False)
 
+    def finished(self) -> list[FrozenTrial]:
+        """Return the finished trials, each new one at the end.
+
+        That is the order of their numbers, but for trials that others enqueued: those come when
+        they are answered.
+        """
+        trials = self.all()
+        done = sorted(n for n in self._open if trials[n].state.is_finished())
+        self._open -= set(done)
+        self._finished += [trials[n] for n in done]
+        for trial in trials[self._seen :]:
+            if trial.state.is_finished():
+                self._finished.append(trial)
+            else:
+                self._open.add(trial.number)
+        self._seen = len(trials)
+        return self._finished
+
     def close(self) -> None:
         """Let go of the database's connections, if there are any."""
         if isinstance(self._storage, RDBStorage):
             self._storage.remove_session()
             self._storage.engine.dispose()
 
-    def failures(self) -> dict[tuple[int, str], Failure]:
+    def failures(self) -> dict[StageId, Failure]:
         """Return the stages, by resolution and backbone, whose training failed so far."""
         with reported():
             attributes = self.study.user_attrs
@@ -90,10 +112,12 @@ class Trials:
         for key, value in attributes.items():
             if key.startswith(_FAILED):
                 backbone, _, resolution = key.removeprefix(_FAILED).rpartition("@")
-                found[int(resolution), backbone] = Failure(value["attempts"], value["reason"])
+                found[StageId(int(resolution), backbone)] = Failure(
+                    value["attempts"], value["reason"]
+                )
         return found
 
-    def add_failure(self, stage: tuple[int, str], reason: str) -> Failure:
+    def add_failure(self, stage: StageId, reason: str) -> Failure:
         """Count one more failed training of a stage; all workers see it."""
         with shared_lock(*self._place):
             before = self.failures().get(stage)
@@ -107,7 +131,7 @@ class Trials:
             for stage, failure in self.failures().items():
                 self._set_failure(stage, Failure(0, failure.reason))
 
-    def _set_failure(self, stage: tuple[int, str], failure: Failure) -> None:
+    def _set_failure(self, stage: StageId, failure: Failure) -> None:
         resolution, backbone = stage
         value = {"attempts": failure.attempts, "reason": failure.reason[:500]}
         with reported():
@@ -115,7 +139,7 @@ class Trials:
 
     def count_sampled(self) -> int:
         """Return the number of sampled trials; only those added since the last call are read."""
-        trials = self.all()
+        trials = self.finished()
         self._sampled += sum(trial_source(t) == "sampled" for t in trials[self._counted :])
         self._counted = len(trials)
         return self._sampled
@@ -145,6 +169,65 @@ class Trials:
                 with reported():
                     self.study.set_user_attr(f"rcopt.{key}", found)
         return str(found)
+
+    def skip(self, number: int, reason: str) -> bool:
+        """Mark a trial of others as left out; return whether it was not yet."""
+        with shared_lock(*self._place), reported():
+            trial = self.all()[number]
+            if SKIPPED in trial.user_attrs or "source" in trial.user_attrs:
+                return False
+            if trial.state.is_finished():
+                # Optuna changes no finished trial, so the study says it.
+                told = self.study.user_attrs.get(SKIPPED, {})
+                if str(number) in told:
+                    return False
+                self.study.set_user_attr(SKIPPED, {**told, str(number): reason})
+                return True
+            self._take(trial)
+            self._storage.set_trial_user_attr(trial._trial_id, SKIPPED, reason)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return True
+
+    def skipped(self) -> set[int]:
+        """Return the finished trials of others that were left out."""
+        with reported():
+            return {int(number) for number in self.study.user_attrs.get(SKIPPED, {})}
+
+    def answer(self, number: int, answer: FrozenTrial) -> int | None:
+        """Store what a trial of others came to, once over all workers.
+
+        Args:
+            number: Of the trial: a waiting one takes the answer over, a finished one gets it in
+                a trial beside it.
+            answer: Parameters, values and attributes.
+
+        Returns:
+            The number of the trial that holds the answer; None if another worker was faster.
+        """
+        with shared_lock(*self._place), reported():
+            trials = self.all()
+            asked = trials[number]
+            if asked.state.is_finished():
+                if any(trial.user_attrs.get(ANSWERS) == number for trial in trials):
+                    return None
+                answer.set_user_attr(ANSWERS, number)
+                return self._add(answer)
+            trial_id = self._take(asked)
+            for name, distribution in answer.distributions.items():
+                value = distribution.to_internal_repr(answer.params[name])
+                self._storage.set_trial_param(trial_id, name, value, distribution)
+            for key, value in answer.user_attrs.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, answer.values)
+        return number
+
+    def _take(self, trial: FrozenTrial) -> int:
+        """Begin a waiting trial, as Optuna wants it; whoever is killed here leaves it taken."""
+        number = int(trial._trial_id)
+        if trial.state == TrialState.WAITING:
+            self._storage.set_trial_user_attr(number, TAKEN, True)
+            self._storage.set_trial_state_values(number, TrialState.RUNNING)
+        return number
 
     def _add(self, trial: FrozenTrial) -> int:
         with reported():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from rcopt.core.cascade import Cascade, OperatingPoint, Stage
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage, StageId
 from rcopt.core.cost import Amount
 from rcopt.core.evaluating import evaluation
 from rcopt.errors import InputError
@@ -21,6 +21,7 @@ from rcopt.study.trials import Trials
 SPACE = Space({8: ("small", "large"), 16: ("small", "large"), 32: ("small", "large")}, True)
 IDENTITY: Mapping[str, Any] = {"seed": 0, "stages.resolutions": [8, 16, 32], "training.lr": 0.1}
 N_IMAGES = 40
+PAIR = (StageId(8, "small"), StageId(16, "large"))
 
 
 def open_trials(folder: Path, identity: Mapping[str, Any] = IDENTITY) -> Trials:
@@ -59,14 +60,17 @@ def add_sampled(trials: Trials, sampler: Sampler) -> None:
     sampler.learn(trials.all())
     done = sum(trial_source(t) == "sampled" for t in trials.all())
     # A stage that cannot be trained, so that some proposals are refused.
-    proposal = sampler.propose(done, lambda p: (32, "large") not in p.stages)
+    proposal = sampler.propose(done, lambda p: StageId(32, "large") not in p.stages)
     point = measured(proposal)
     with trials.adding() as add:
         sampler.stored(add(sampler.finished(proposal, point)))
         if done % 4 == 1:
             add(
                 exact_trial(
-                    measured(Proposal(0, ((8, "small"), (16, "large")), (done / 200,))), SPACE
+                    measured(
+                        Proposal(0, (StageId(8, "small"), StageId(16, "large")), (done / 200,))
+                    ),
+                    SPACE,
                 )
             )
 
@@ -122,8 +126,8 @@ def test_without_optional_every_resolution_has_its_stage() -> None:
 def test_what_is_refused_is_never_proposed(name: SamplerName) -> None:
     sampler = Sampler(name, SPACE, seed=0)
     for count in range(30):
-        proposal = sampler.propose(count, lambda p: p.stages == ((16, "large"),))
-        assert proposal.stages == ((16, "large"),)
+        proposal = sampler.propose(count, lambda p: p.stages == (StageId(16, "large"),))
+        assert proposal.stages == (StageId(16, "large"),)
         sampler.finished(proposal, measured(proposal))
 
 
@@ -142,7 +146,7 @@ def test_a_stored_trial_reads_back_as_the_point_that_it_was(tmp_path: Path) -> N
         with trials.adding() as add:
             sampler.stored(add(sampler.finished(proposal, points[-1])))
     for number, (trial, point) in enumerate(zip(open_trials(tmp_path).all(), points, strict=True)):
-        back = trial_point(trial, lambda r, b: stages[r, b])
+        back = trial_point(trial, stages.__getitem__)
         assert back.trial == number
         assert back.source == "sampled"
         assert back.cascade.thresholds == point.cascade.thresholds
@@ -175,7 +179,7 @@ def test_a_trial_told_by_time_reads_back_with_its_time_and_its_flops(tmp_path: P
     known = {s: s for point in points for s in point.cascade.stages}
     by_name = {(s.resolution, s.backbone): s for s in known.values()}
     for trial, point in zip(timed.all(), points, strict=True):
-        back = trial_point(trial, lambda r, b: by_name[r, b])
+        back = trial_point(trial, by_name.__getitem__)
         assert trial.values[1] == point.validation.cost
         np.testing.assert_equal(back.validation, point.validation)
 
@@ -201,7 +205,9 @@ def test_what_a_study_shares_is_made_once(tmp_path: Path) -> None:
 def test_exact_points_enter_as_finished_trials_of_the_same_space(tmp_path: Path) -> None:
     trials = open_trials(tmp_path)
     # Nothing reaches the second stage, so no rate can be observed there.
-    point = measured(Proposal(0, ((8, "small"), (16, "large"), (32, "small")), (0.0, 0.5)))
+    point = measured(
+        Proposal(0, (StageId(8, "small"), StageId(16, "large"), StageId(32, "small")), (0.0, 0.5))
+    )
     assert np.isnan(point.validation.deferral_rates[1])
     with trials.adding() as add:
         add(exact_trial(point, SPACE))
@@ -218,7 +224,7 @@ def test_exact_points_enter_as_finished_trials_of_the_same_space(tmp_path: Path)
 
 
 def test_an_exact_point_names_the_resolutions_that_it_leaves_out() -> None:
-    point = measured(Proposal(0, ((16, "large"),), ()))
+    point = measured(Proposal(0, (StageId(16, "large"),), ()))
     assert exact_trial(point, SPACE).params == {
         "backbone.8": NONE,
         "backbone.16": "large",
@@ -252,7 +258,7 @@ def test_a_torn_last_line_costs_only_itself_wherever_it_is_torn(tmp_path: Path) 
         trials = open_trials(tmp_path)
         assert comparable(trials) == kept
         with trials.adding() as add:
-            add(exact_trial(measured(Proposal(0, ((8, "small"),), ())), SPACE))
+            add(exact_trial(measured(Proposal(0, (StageId(8, "small"),), ())), SPACE))
         again = open_trials(tmp_path).all()
         assert [trial_source(t) for t in again] == ["sampled", "sampled", "exact"]
 
@@ -336,7 +342,7 @@ def test_settings_that_are_tuples_equal_the_lists_that_they_were_stored_as(tmp_p
 
 def test_trials_in_an_sqlite_database_are_found_again(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
-    proposal = Proposal(0, ((8, "small"),), ())
+    proposal = Proposal(0, (StageId(8, "small"),), ())
     with Trials(url, "s", tmp_path, IDENTITY).adding() as add:
         assert add(exact_trial(measured(proposal), SPACE)) == 0
     again = Trials(url, "s", tmp_path, IDENTITY).all()

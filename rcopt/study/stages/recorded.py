@@ -9,16 +9,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rcopt import tracking
-from rcopt.core.cascade import Stage
+from rcopt.core.cascade import Stage, StageId
 from rcopt.core.predictions import check_aligned
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage, save_stage
 from rcopt.errors import InputError
 from rcopt.files import digest
+from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
-from rcopt.study.stages.base import DataSummary, StageKey
-from rcopt.study.stages.train_once import Origin
 from rcopt.study.workers.outages import Patience
 
 
@@ -79,21 +78,19 @@ class StoredPredictions:
         return self._data
 
     @property
-    def costs(self) -> Mapping[StageKey, Stage]:
+    def costs(self) -> Mapping[StageId, Stage]:
         """Every stage of the space with its FLOPs."""
         return {key: trained.stage for key, trained in self._stages.items() if self._in(key)}
 
-    def obtain(
-        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
-    ) -> tuple[TrainedStage, Origin]:
+    def obtain(self, run: tracking.StudyRun, key: StageId, *, wait: bool) -> TrainedStage:
         """Return a stage as it was read; MLflow shows it once in the study's experiment."""
         return self._patient(self._shown, run, key)
 
-    def busy(self) -> frozenset[StageKey]:
+    def busy(self) -> frozenset[StageId]:
         """Return nothing: there is nothing to train."""
         return frozenset()
 
-    def _shown(self, run: tracking.StudyRun, key: StageKey) -> tuple[TrainedStage, Origin]:
+    def _shown(self, run: tracking.StudyRun, key: StageId) -> TrainedStage:
         trained = self._stages[key]
         # Under a key of its own: a stage that is trained here must not be taken for this one,
         # which has no weights.
@@ -107,13 +104,13 @@ class StoredPredictions:
                 found = self._tracker.finish_stage(run_id, known, {tracking.PREDICTIONS: path})
         else:
             self._tracker.reuse_stage(run, found)
-        return replace(trained, run_id=found.run_id), "stored"
+        return replace(trained, run_id=found.run_id)
 
-    def _in(self, key: StageKey) -> bool:
+    def _in(self, key: StageId) -> bool:
         return key[1] in self._space.backbones.get(key[0], ())
 
 
-def read_predictions(study: Study) -> dict[StageKey, TrainedStage]:
+def read_predictions(study: Study) -> dict[StageId, TrainedStage]:
     """Read the folder of stage files that ``source = "predictions"`` names.
 
     Raises:
@@ -122,10 +119,10 @@ def read_predictions(study: Study) -> dict[StageKey, TrainedStage]:
     folder = _root(study)
     if not folder.is_dir():
         raise InputError(f"data.root: {folder} is no folder; name one with *.safetensors files")
-    found: dict[StageKey, TrainedStage] = {}
+    found: dict[StageId, TrainedStage] = {}
     for path in sorted(folder.glob("*.safetensors")):
         trained = load_stage(path)
-        key = (trained.stage.resolution, trained.stage.backbone)
+        key = trained.stage.id
         if key in found:
             raise InputError(f"{path}: {trained.stage.name} is in the folder twice; remove one")
         missing = {"validation", "test"} - set(trained.predictions)
@@ -150,7 +147,7 @@ def read_predictions(study: Study) -> dict[StageKey, TrainedStage]:
                     f"{error}; keep predictions of different data in different folders"
                 ) from None
     by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
-    return {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
+    return {t.stage.id: t for t in by_cost}
 
 
 def _content(trained: TrainedStage) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rcopt import interruption, tracking
 from rcopt.core.cascade import Stage
@@ -34,8 +34,6 @@ KEY_VERSION = 2
 
 #: Seconds between looks at a stage that another process is training.
 POLL = 1.0
-
-Origin = Literal["stored", "trained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,7 @@ def weights_identity(study: Study) -> str:
 
 def obtain_stage(
     workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
-) -> tuple[TrainedStage, Origin] | None:
+) -> TrainedStage | None:
     """Return a stage: from the store if it was ever trained, else trained here and stored.
 
     A stage that a dead process left is taken over from its last epoch's checkpoint.
@@ -135,7 +133,7 @@ def obtain_stage(
             patient(tracker.reuse_stage, run, found)
             # Whoever stored it may have been killed before it could tidy up.
             _clear(_checkpoint(workshop, key))
-            return found, "stored"
+            return found
         with ExitStack() as held:
             alive = patient(lambda: held.enter_context(workshop.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
@@ -143,7 +141,7 @@ def obtain_stage(
                 if workshop.study.settings.training.keep_memory:
                     held.enter_context(memory_kept())
                 try:
-                    return _make(workshop, run, key, resolution, backbone, alive), "trained"
+                    return _make(workshop, run, key, resolution, backbone, alive)
                 except ClaimLost as lost:
                     progress.note(f"{lost}; it goes on from its last epoch")
                     continue

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rcopt import tracking
-from rcopt.core.cascade import Stage
+from rcopt.core.cascade import Stage, StageId
 from rcopt.core.cost import flops_from_macs
 from rcopt.core.predictions import SPLITS
 from rcopt.core.trained_stage import TrainedStage
@@ -15,11 +15,10 @@ from rcopt.errors import DAMAGE, InputError
 from rcopt.files import sealed, unsealed, write_whole
 from rcopt.models.devices import known_device
 from rcopt.progress import Progress
+from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
-from rcopt.study.stages.base import DataSummary, StageKey
 from rcopt.study.stages.train_once import (
-    Origin,
     Workshop,
     claim_name,
     obtain_stage,
@@ -95,17 +94,15 @@ class TrainableStages:
         return self._data
 
     @property
-    def costs(self) -> Mapping[StageKey, Stage]:
+    def costs(self) -> Mapping[StageId, Stage]:
         """Every stage of the space with its FLOPs."""
         return self._costs
 
-    def obtain(
-        self, run: tracking.StudyRun, key: StageKey, *, wait: bool
-    ) -> tuple[TrainedStage, Origin] | None:
+    def obtain(self, run: tracking.StudyRun, key: StageId, *, wait: bool) -> TrainedStage | None:
         """Return a stage from the store, or train it and store it."""
         return obtain_stage(self._workshop, run, *key, wait=wait)
 
-    def busy(self) -> frozenset[StageKey]:
+    def busy(self) -> frozenset[StageId]:
         """Return the stages that some worker is training now."""
         held = {holder.key for holder in self._workshop.claims.held()}
         return frozenset(key for key, name in self._claimed_as.items() if name in held)
@@ -143,12 +140,12 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
 
 def _count(
     study: Study, table: Mapping[int, tuple[str, ...]], n_classes: int, progress: Progress
-) -> dict[StageKey, Stage]:
+) -> dict[StageId, Stage]:
     """Return the FLOPs of every stage of the space; counted once, kept in the study's folder."""
     path = _macs_file(study)
     known = known_macs(study)
-    names = [(r, b) for r, backbones in table.items() for b in backbones]
-    missing = [key for key in names if f"{key[1]}@{key[0]}/{n_classes}" not in known]
+    names = [StageId(r, b) for r, backbones in table.items() for b in backbones]
+    missing = [key for key in names if f"{key.name}/{n_classes}" not in known]
     for done, (resolution, backbone) in enumerate(missing, 1):
         from rcopt.models.backbones import build
         from rcopt.models.macs import count_macs
@@ -159,10 +156,10 @@ def _count(
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(sealed({"macs": known}), indent=1).encode())
-    return {(r, b): Stage(r, b, flops_from_macs(known[f"{b}@{r}/{n_classes}"])) for r, b in names}
+    return {key: Stage(*key, flops_from_macs(known[f"{key.name}/{n_classes}"])) for key in names}
 
 
-def _by_cost(costs: Mapping[StageKey, Stage]) -> dict[int, tuple[str, ...]]:
+def _by_cost(costs: Mapping[StageId, Stage]) -> dict[int, tuple[str, ...]]:
     """Return each resolution's backbones from cheap to costly."""
     table: dict[int, tuple[str, ...]] = {}
     for resolution, name in sorted(costs, key=lambda key: (key[0], costs[key].flops, key[1])):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rcopt.cli.tables import status_table, status_tree
-from rcopt.core.cascade import Stage
+from rcopt.core.cascade import Stage, StageId
 from rcopt.files import sealed
 from rcopt.processes import this_owner
 from rcopt.study.file import Study, load_study
@@ -176,7 +176,7 @@ def test_the_table_of_status_names_workers_and_what_was_given_up() -> None:
             Worker(0, "here:1", since, (("resnet50@224", since),)),
             Worker(2, "there:7", since),
         ),
-        failed={(32, "resnet18"): Failure(2, "the loss became nan")},
+        failed={StageId(32, "resnet18"): Failure(2, "the loss became nan")},
         stages=6,
         seconds_left=5400.0,
         results=None,
@@ -232,5 +232,5 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
         assert status(study).seconds_left == 17.5
     with closing(Trials("journal", "tiny", study.folder, None)) as stored:
         for _ in range(study.settings.training.attempts):
-            stored.add_failure((8, "mobilenet_v2-0.25"), "the loss became nan")
+            stored.add_failure(StageId(8, "mobilenet_v2-0.25"), "the loss became nan")
     assert status(study).seconds_left == 5.0
