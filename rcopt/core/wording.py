@@ -170,6 +170,11 @@ def rule_text(rule: AnswerRule) -> str:
     text = f"Confidence is {CONFIDENCES[rule.confidence].text}"
     if rule.temperature:
         text += ", after temperature scaling fitted on validation (cross-fitted there)"
+    if rule.weighted:
+        text += (
+            "; a stage answers with the weighted log-average of the probabilities of the stages "
+            "run so far, weights fitted on validation (cross-fitted there)"
+        )
     if rule.average:
         text += "; a stage answers with the mean probabilities of the stages run so far"
     return text + "."

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from rcopt.core.answering import Fitted
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.core.confidences import Confidence
 from rcopt.data.images import MEAN, STD
 from rcopt.data.levels import Levels
 from rcopt.errors import DAMAGE, InputError
@@ -25,6 +25,8 @@ from rcopt.models.weights import load_weights
 from rcopt.serving.executor import CascadeExecutor
 
 FORMAT = "rcopt-cascade-2"
+#: Of cascades that average by weights, which readers of the format above would leave out.
+WEIGHTED_FORMAT = "rcopt-cascade-3"
 DESCRIPTION = "cascade.json"
 #: Sides beyond this would need gigabytes for a few pictures; study files allow less.
 MAX_SIDE = 4096
@@ -37,7 +39,7 @@ class CascadePackage:
     Attributes:
         point: Stages, thresholds and the numbers it was chosen by.
         rule: How probabilities become answers.
-        temperatures: One per stage, fitted on validation; None where the rule scales nothing.
+        fitted: What the rule fitted on validation.
         classes: Names of the classes.
         base_side: Side in pixels of the base images the stages' inputs are made from.
         levels: Range of samples of more than 8 bits in the data set; None where it has none.
@@ -48,7 +50,7 @@ class CascadePackage:
 
     point: OperatingPoint
     rule: AnswerRule
-    temperatures: tuple[float, ...] | None
+    fitted: Fitted
     classes: tuple[str, ...]
     base_side: int
     data_digest: str
@@ -99,13 +101,13 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
             raise ValueError(f"weights hold none of stage {stage.name}")
     folder.mkdir(parents=True)
     described = []
-    for level, stage in enumerate(stages):
-        name = f"stage-{level}.safetensors"
+    for index, stage in enumerate(stages):
+        name = f"stage-{index}.safetensors"
         try:
             shutil.copyfile(weights[stage], folder / name)
         except OSError as error:
             raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from None
-        described.append(_stage_entry(package, level) | _file_entry(folder / name))
+        described.append(_stage_entry(package, index) | _file_entry(folder / name))
     description = sealed(_description(package, described))
     text = json.dumps(description, indent=2, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -136,10 +138,14 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
 def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[str, Any]:
     point = package.point
     return {
-        "format": FORMAT,
+        "format": WEIGHTED_FORMAT if package.rule.weighted else FORMAT,
         "rcopt_version": version("rcopt"),
         "stages": stages,
-        "answers": asdict(package.rule),
+        "answers": {
+            key: value
+            for key, value in asdict(package.rule).items()
+            if key != "weighted" or package.rule.weighted
+        },
         "classes": list(package.classes),
         "preprocessing": {
             "base_side": package.base_side,
@@ -163,15 +169,17 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.to_dict(), "n_images": evaluation.n_images}
 
 
-def _stage_entry(package: CascadePackage, level: int) -> dict[str, Any]:
+def _stage_entry(package: CascadePackage, index: int) -> dict[str, Any]:
     cascade = package.point.cascade
-    stage = cascade.stages[level]
+    stage = cascade.stages[index]
+    temperatures, weights = package.fitted.temperatures, package.fitted.weights
     return {
         "resolution": stage.resolution,
         "backbone": stage.backbone,
         "flops": stage.flops,
-        "threshold": (*cascade.thresholds, None)[level],
-        "temperature": None if package.temperatures is None else package.temperatures[level],
+        "threshold": (*cascade.thresholds, None)[index],
+        "temperature": None if temperatures is None else temperatures[index],
+        **({} if weights is None else {"answer_weights": list(weights[index])}),
     }
 
 
@@ -187,7 +195,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
     found = description.get("format") if isinstance(description, dict) else None
-    if not isinstance(description, dict) or found != FORMAT:
+    if not isinstance(description, dict) or found not in (FORMAT, WEIGHTED_FORMAT):
         raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
     try:
         return unsealed(description)
@@ -207,12 +215,13 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
     entries = description["stages"]
     classes = tuple(str(name) for name in description["classes"])
     answers = description["answers"]
-    if answers["confidence"] not in get_args(Confidence):
-        raise ValueError(f"confidence is {answers['confidence']!r}")
     if description["precision"] not in get_args(Precision):
         raise ValueError(f"precision is {description['precision']!r}")
     rule = AnswerRule(
-        answers["confidence"], bool(answers["temperature"]), bool(answers["average"])
+        answers["confidence"],
+        bool(answers["temperature"]),
+        bool(answers["average"]),
+        bool(answers.get("weighted", False)),
     )
     base_side = int(preprocessing["base_side"])
     if not 0 < base_side <= MAX_SIDE:
@@ -222,6 +231,9 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
     )
     thresholds = tuple(float(entry["threshold"]) for entry in entries[:-1])
     temperatures = [float(e["temperature"]) for e in entries] if rule.temperature else None
+    weights = None
+    if rule.weighted:
+        weights = [[float(w) for w in entry["answer_weights"]] for entry in entries]
     models = []
     for stage, entry in zip(stages, entries, strict=True):
         path = _verified(folder, str(entry["weights"]), str(entry["sha256"]))
@@ -238,6 +250,7 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
         models,
         rule,
         temperatures,
+        weights,
         precision=description["precision"],
         device=device,
     )

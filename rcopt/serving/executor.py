@@ -13,6 +13,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade
 from rcopt.core.confidences import tensor_confidence
 from rcopt.core.evaluating import check_thresholds
+from rcopt.core.log_average import Weights
 from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict_batch
 from rcopt.models.recipe import Precision
@@ -55,12 +56,14 @@ class CascadeExecutor(nn.Module):
             number of classes.
         rule: How probabilities become answers.
         temperatures: K values; needed if ``rule.temperature``, otherwise left out.
+        weights: K rows of 1 to K values; needed if ``rule.weighted``, otherwise left out.
         precision: See `rcopt.models.precision.resolve_precision`; settled per stage, once, for
             ``device``.
         device: Where the networks are put, for good: they are laid out for it.
 
     Raises:
-        ValueError: If numbers of models, thresholds or temperatures do not fit the stages.
+        ValueError: If numbers of models, thresholds, temperatures or weights do not fit the
+            stages.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class CascadeExecutor(nn.Module):
         models: Sequence[nn.Module],
         rule: AnswerRule | None = None,
         temperatures: Sequence[float] | None = None,
+        weights: Weights | None = None,
         *,
         precision: Precision = "auto",
         device: str | torch.device = "cpu",
@@ -81,6 +85,7 @@ class CascadeExecutor(nn.Module):
         self.cascade = cascade
         self.rule = AnswerRule() if rule is None else rule
         self.temperatures = _check_temperatures(self.rule, temperatures, n_stages)
+        self.weights = _check_weights(self.rule, weights, n_stages)
         self.precisions = tuple(resolve_precision(precision, m, device) for m in models)
         self.networks = nn.ModuleList(
             prepared(model, number_format, self.device)
@@ -113,40 +118,56 @@ class CascadeExecutor(nn.Module):
         stages = torch.zeros(n, dtype=torch.int64, device=base.device)
         waiting = torch.arange(n, device=base.device)
         answered = confidence = total = torch.empty(0)
+        logs: list[Tensor] = []
         last = len(self.networks) - 1
-        for level, (network, stage, precision) in enumerate(
+        for index, (network, stage, precision) in enumerate(
             zip(self.networks, self.cascade.stages, self.precisions, strict=True)
         ):
-            own = self._probabilities(network, base, stage.resolution, precision, level)
+            own = self._probabilities(network, base, stage.resolution, precision, index)
             if self.rule.average:
-                total = own if level == 0 else total + own
-                own = total / (level + 1)
-            sure: Tensor = tensor_confidence(own, self.rule.confidence)
-            if level == 0:
-                answered, confidence = own, sure
+                total = own if index == 0 else total + own
+                own = total / (index + 1)
+            elif self.rule.weighted:
+                logs.append(_log(own))
+                own = _log_average(logs, self.weights[index])
+            own_confidence: Tensor = tensor_confidence(own, self.rule.confidence)
+            if index == 0:
+                answered, confidence = own, own_confidence
             else:
-                answered[waiting], confidence[waiting] = own, sure
-                stages[waiting] = level
-            if level == last:
+                answered[waiting], confidence[waiting] = own, own_confidence
+                stages[waiting] = index
+            if index == last:
                 break
-            go_on = (sure < self._thresholds[level]).nonzero().squeeze(1)
+            go_on = (own_confidence < self._thresholds[index]).nonzero().squeeze(1)
             if not len(go_on):
                 break
             # Copies whole images, where base[go_on] would copy byte by byte.
             base, waiting = base.index_select(0, go_on), waiting[go_on]
             total = total[go_on] if self.rule.average else total
+            logs = [each[go_on] for each in logs]
         flops = self._spent[stages]
         return CascadeOutput(answered.argmax(dim=1), answered, confidence, stages, flops)
 
     def _probabilities(
-        self, network: nn.Module, base: Tensor, resolution: int, precision: Precision, level: int
+        self, network: nn.Module, base: Tensor, resolution: int, precision: Precision, index: int
     ) -> Tensor:
         own = predict_batch(network, base, resolution, precision).double()
         if not self.rule.temperature:
             return own
-        # log of the float32 probabilities, as `rcopt.answers.scale` takes it.
-        logs = own.clamp_min(float(np.finfo(np.float32).tiny)).log()
-        return functional.softmax(logs / self.temperatures[level], dim=1)
+        return functional.softmax(_log(own) / self.temperatures[index], dim=1)
+
+
+def _log(p: Tensor) -> Tensor:
+    """Return log p as `rcopt.core.temperature.log_probabilities` does."""
+    return p.clamp_min(float(np.finfo(np.float32).tiny)).log()
+
+
+def _log_average(logs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return what `rcopt.core.log_average.log_average` does."""
+    total = torch.zeros_like(logs[0])
+    for own, weight in zip(logs, weights, strict=True):
+        total += weight * own
+    return functional.softmax(total, dim=1)
 
 
 def _to_uint8(images: Tensor) -> Tensor:
@@ -170,3 +191,16 @@ def _check_temperatures(
     if not all(math.isfinite(t) and t > 0 for t in temperatures):
         raise ValueError(f"temperatures must be positive and finite, got {list(temperatures)}")
     return tuple(float(t) for t in temperatures)
+
+
+def _check_weights(
+    rule: AnswerRule, weights: Weights | None, n_stages: int
+) -> tuple[tuple[float, ...], ...]:
+    if not rule.weighted:
+        return ()
+    rows = None if weights is None else [len(row) for row in weights]
+    if weights is None or rows != list(range(1, n_stages + 1)):
+        raise ValueError(f"weights must have rows of 1 to {n_stages} values (stages), got {rows}")
+    if not all(math.isfinite(w) and w >= 0 for row in weights for w in row):
+        raise ValueError(f"weights must be finite and not negative, got {list(weights)}")
+    return tuple(tuple(float(w) for w in row) for row in weights)

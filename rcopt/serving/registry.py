@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from rcopt.core.cascade import Stage
+from rcopt.core.wording import rule_text
 from rcopt.errors import InputError, WorkError
 from rcopt.serving.bundle import (
     DESCRIPTION,
@@ -275,15 +276,9 @@ def _local(tracker: Tracker, location: str) -> tuple[Path, bool]:
 
 
 def _version_note(package: CascadePackage) -> str:
-    rule: dict[str, Any] = {
-        "confidence": package.rule.confidence,
-        "temperature": package.rule.temperature,
-        "average": package.rule.average,
-    }
-    said = ", ".join(f"{key} {value}" for key, value in rule.items())
     return (
         f"{cascade_note(package.point)}\n\n"
-        f"Answer rule: {said}. Classes: {', '.join(package.classes[:20])}"
+        f"{rule_text(package.rule)} Classes: {', '.join(package.classes[:20])}"
         f"{' ...' if len(package.classes) > 20 else ''}. "
         f"Data {package.data_digest[:12]}, splits {package.split_digest[:12]}."
     )

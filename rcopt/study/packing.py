@@ -85,7 +85,7 @@ def _packed(
     package = CascadePackage(
         point=point,
         rule=rule,
-        temperatures=fit.temperatures,
+        fitted=fit,
         classes=load_results(study.folder / "results.json").classes,
         base_side=settings.data.base_side or max(settings.stages.resolutions),
         data_digest=first.details["data_digest"],

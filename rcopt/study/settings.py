@@ -171,6 +171,14 @@ class AnswerSettings(_Section):
     confidence: Confidence = "max"
     temperature: bool = False
     average: bool = False
+    weighted: bool = False
+    """Answer with the weighted log-average of the stages run so far, fitted on validation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weighted and (self.temperature or self.average):
+            raise ValueError("weighted goes without temperature and average, which it includes")
+        return self
 
 
 class SearchSettings(_Section):
@@ -284,6 +292,8 @@ def identity(settings: StudySettings) -> dict[str, Any]:
     for key in ("held_out", "skip_bad"):
         if kept[f"data.{key}"] == DataSettings.model_fields[key].default:
             del kept[f"data.{key}"]
+    if not settings.answers.weighted:
+        del kept["answers.weighted"]
     return {"search.cost": cost, **kept}
 
 

@@ -46,12 +46,18 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [AnswerRule(), AnswerRule("margin", temperature=True, average=True)], ids=str
+    ("rule", "threshold"),
+    [
+        (AnswerRule(), 0.7),
+        (AnswerRule("margin", temperature=True, average=True), 0.4321),
+        (AnswerRule(weighted=True), 0.7),
+    ],
+    ids=str,
 )
 def test_an_opened_cascade_answers_as_the_stored_predictions_say(
-    tmp_path: Path, weights: dict[Stage, Path], rule: AnswerRule
+    tmp_path: Path, weights: dict[Stage, Path], rule: AnswerRule, threshold: float
 ) -> None:
-    package = make_package(0.4321 if rule.average else 0.7, rule)
+    package = make_package(threshold, rule)
     save_cascade(tmp_path / "c", package, weights)
     loaded = open_cascade(tmp_path / "c")
 
@@ -66,7 +72,7 @@ def test_an_opened_cascade_answers_as_the_stored_predictions_say(
         )
         for s in STAGES
     ]
-    answers = stage_answers(stored, rule, package.temperatures)
+    answers = stage_answers(stored, rule, package.fitted.temperatures, package.fitted.weights)
     stage = exits(answers.confidence, package.point.cascade.thresholds)
     output = loaded.executor(images)
     assert set(stage) == {0, 1}
@@ -132,7 +138,10 @@ def test_stages_that_are_not_those_of_the_weights_are_refused(folder: Path) -> N
         (lambda d: d["stages"][0].update(flops=10**400), "damaged .OverflowError"),
         (lambda d: d["preprocessing"].update(base_side=10**9), "base_side is 1000000000"),
         (lambda d: d["preprocessing"].update(base_side=0), "base_side is 0"),
-        (lambda d: d["answers"].update(confidence="luck"), "confidence is 'luck'"),
+        (
+            lambda d: d["answers"].update(confidence="luck"),
+            "confidence must be one of .* got 'luck'",
+        ),
         (lambda d: d.update(precision="int3"), "precision is 'int3'"),
         (lambda d: d["classes"].pop(), "has 3 classes, not 2"),
         (lambda d: d.update(format="other-2"), "format is 'other-2'"),

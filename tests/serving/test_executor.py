@@ -32,7 +32,10 @@ RULES = [
     AnswerRule(temperature=True),
     AnswerRule(average=True),
     AnswerRule(confidence="margin", temperature=True, average=True),
+    AnswerRule(weighted=True),
+    AnswerRule(confidence="margin", weighted=True),
 ]
+WEIGHTS = ((1.3,), (0.4, 0.8), (0.0, 0.5, 1.7))
 
 
 def network(seed: int) -> nn.Module:
@@ -105,10 +108,11 @@ def test_executor_answers_as_evaluation_of_stored_predictions(
     precision: Precision, rule: AnswerRule, size: int
 ) -> None:
     temperatures = TEMPERATURES if rule.temperature else None
-    answers = stage_answers(STORED[precision], rule, temperatures)
+    weights = WEIGHTS if rule.weighted else None
+    answers = stage_answers(STORED[precision], rule, temperatures, weights)
     thresholds = [halfway(answers.confidence[0], 0.6), halfway(answers.confidence[1], 0.4)]
     executor = CascadeExecutor(
-        cascade(thresholds), MODELS, rule, temperatures, precision=precision
+        cascade(thresholds), MODELS, rule, temperatures, weights, precision=precision
     )
     output = in_batches(executor, IMAGES, size)
 
@@ -136,13 +140,14 @@ def test_executor_and_evaluation_agree_at_any_threshold(
     places: tuple[int, int], exact: bool, size: int, rule: AnswerRule
 ) -> None:
     temperatures = TEMPERATURES if rule.temperature else None
-    answers = stage_answers(STORED["float32"], rule, temperatures)
+    weights = WEIGHTS if rule.weighted else None
+    answers = stage_answers(STORED["float32"], rule, temperatures, weights)
     thresholds = [
         NEVER if place == N else float(np.sort(sure)[place]) - (0 if exact else 2 * ROUNDING)
         for sure, place in zip(answers.confidence, places, strict=False)
     ]
     executor = CascadeExecutor(
-        cascade(thresholds), MODELS, rule, temperatures, precision="float32"
+        cascade(thresholds), MODELS, rule, temperatures, weights, precision="float32"
     )
     output = in_batches(executor, IMAGES, size)
     same = ~near_a_threshold(answers, thresholds)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rcopt.core.answering import Fitted
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, OperatingPoint, Stage
 from rcopt.core.evaluating import evaluate
@@ -61,7 +62,10 @@ def make_package(
     return CascadePackage(
         point=OperatingPoint(Cascade(STAGES, (threshold,)), evaluation, run_id=run_id),
         rule=rule,
-        temperatures=(1.3, 0.8) if rule.temperature else None,
+        fitted=Fitted(
+            temperatures=(1.3, 0.8) if rule.temperature else None,
+            weights=((1.2,), (0.3, 0.9)) if rule.weighted else None,
+        ),
         classes=CLASSES,
         base_side=SIDE,
         data_digest="d" * 64,
