@@ -25,7 +25,7 @@ import optuna
 from numpy.typing import NDArray
 
 from benchmarks.answers import Fronts, interval, on_test, resampled, signed, top_stage, volume
-from benchmarks.original import print_reproduction, reproduction
+from benchmarks.ets2023.summary import print_reproduction, reproduction
 from benchmarks.pools import POOL, Pool, recorded
 from benchmarks.samplers import GOAL, ORDERS, SEEDS
 from benchmarks.searches import search

@@ -6,7 +6,6 @@ from rcopt.files import write_whole
 from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.charts import charts
 from rcopt.report.files import save_charts
-from rcopt.report.original import original_charts
 from rcopt.report.page import page
 from rcopt.report.sections import Thumbnail
 
@@ -19,7 +18,7 @@ def write_report(
     """Write ``report.html`` and ``figures/NAME.png`` and ``.svg`` into a folder, which is made.
 
     Args:
-        data: From `rcopt.report_data.report_data`.
+        data: From `rcopt.report.analysis.report_data.report_data`.
         folder: What it holds of these names is replaced, the page last.
         thumbnail: Returns a small PNG or JPEG of an image by its name, or None; names alone
             are shown without it.
@@ -28,8 +27,7 @@ def write_report(
         The files written, the page first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = (*charts(data), *original_charts(data.analyses, data.analysed))
-    figures = save_charts(drawn, folder / "figures")
+    figures = save_charts(charts(data), folder / "figures")
     html = folder / "report.html"
     write_whole(html, page(data, thumbnail).encode())
     return [html, *figures]

@@ -20,7 +20,7 @@ RESOLUTION_COLOURS = (6, 1, 5, 3, 4, 2, 7)
 
 
 def charts(data: ReportData) -> tuple[Chart, ...]:
-    """Return every chart of the report but those of the original report."""
+    """Return every chart of the report."""
     made: list[Chart] = [front_chart(data), exit_chart(data), reach_chart(data)]
     if data.featured is not None:
         made += _maps(data.featured)

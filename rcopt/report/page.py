@@ -18,7 +18,6 @@ from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.chart import Bars, Chart, HeatMap, Tip
 from rcopt.report.charts import charts
 from rcopt.report.html import element, text
-from rcopt.report.original import original_charts
 from rcopt.report.sections import (
     Thumbnail,
     exit_section,
@@ -26,7 +25,6 @@ from rcopt.report.sections import (
     image_section,
     limit_section,
     map_section,
-    original_section,
     progress_section,
     repeat_section,
     stage_section,
@@ -44,7 +42,7 @@ def page(data: ReportData, thumbnail: Thumbnail | None = None) -> str:
         thumbnail: Gives the pictures of the images shown; names alone without it.
     """
     tips: dict[Tip, int] = {}
-    drawn = {c.name: c for c in (*charts(data), *original_charts(data.analyses, data.analysed))}
+    drawn = {chart.name: chart for chart in charts(data)}
     figures = {name: _figure(chart, tips) for name, chart in drawn.items()}
     sections = [
         front_section(data, figures),
@@ -52,7 +50,6 @@ def page(data: ReportData, thumbnail: Thumbnail | None = None) -> str:
         stage_section(data),
         map_section(data.featured, figures),
         image_section(data, thumbnail),
-        original_section(data, figures),
         progress_section(data, figures),
         limit_section(data),
         repeat_section(data),

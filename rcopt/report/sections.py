@@ -25,7 +25,6 @@ from rcopt.report.analysis.answered_images import AnsweredImage
 from rcopt.report.analysis.report_data import Featured, FrontLine, ReportData, StageLine
 from rcopt.report.charts import RESOLUTION_COLOURS
 from rcopt.report.html import Html, element, table, text
-from rcopt.report.original import claim_table, stage_table
 
 #: Anchor, title and HTML; left out of the page where the HTML is empty.
 Section = tuple[str, str, str]
@@ -131,21 +130,6 @@ def image_section(data: ReportData, thumbnail: Thumbnail | None) -> Section:
         "p", f"Test images of {cascade_name(data.featured.point.cascade)}, stage by stage."
     )
     return "images", "Images each stage answers first and last", intro + body
-
-
-def original_section(data: ReportData, figures: Mapping[str, str]) -> Section:
-    """Return the original report's claims, table and figures."""
-    if not data.analyses:
-        return "original", "", ""
-    body: str = element(
-        "p",
-        "The analysis of the report that rcopt comes from (ETS Montréal, 2023), repeated with "
-        f"{', '.join(data.analysed)}. It laid grids over the two thresholds and counted cost in "
-        "parameters × area; beside it stand measured FLOPs and the exact front.",
-    )
-    body += claim_table(data.analyses) + stage_table(data.analyses)
-    drawn = "".join(figure for name, figure in figures.items() if name.startswith("original-"))
-    return "original", "The original report, repeated", f'{body}<div class="pair">{drawn}</div>'
 
 
 def progress_section(data: ReportData, figures: Mapping[str, str]) -> Section:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import __main__ as everything
 from benchmarks.answers import RULES, fronts_of, name, top_stage, worth
+from benchmarks.ets2023.summary import print_reproduction, reproduction
 from benchmarks.ingredients import (
     LOSSES,
     headline,
@@ -18,7 +19,6 @@ from benchmarks.ingredients import (
     print_table,
     stages_to_goal,
 )
-from benchmarks.original import print_reproduction, reproduction
 from benchmarks.pools import Pool, StageKey, simulated
 from benchmarks.samplers import GOAL, ORDERS, compare, draw
 from benchmarks.samplers import print_table as print_samplers

@@ -26,7 +26,6 @@ from rcopt.core.statistics.savings import Saving, savings
 from rcopt.core.statistics.selection import knee
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.answered_images import StageAnswers, answered_images
-from rcopt.report.analysis.reproduction import Analysis, nearest_stages, reproduce
 from rcopt.report.analysis.search_history import SearchHistory, search_history
 from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
 
@@ -142,8 +141,6 @@ class ReportData:
         bootstrap: The band around the test front, and the validation front's optimism.
         two_stage: The best cascades of at most two stages, picked on validation, with test.
         featured: One cascade at length; None if the front has none of two or three stages.
-        analyses: The original report's analysis of three stages, by cost model.
-        analysed: Names of these stages.
         history: How far the search had come after each trial.
     """
 
@@ -160,8 +157,6 @@ class ReportData:
     bootstrap: Bootstrap
     two_stage: tuple[OperatingPoint, ...]
     featured: Featured | None
-    analyses: tuple[Analysis, ...]
-    analysed: tuple[str, ...]
     history: SearchHistory | None
 
 
@@ -216,7 +211,6 @@ def report_data(
     )
     saved = _saving_lines(points, top, resampled)
     featured = _featured(points, saved)
-    trio = _trio(lines, featured, points)
     return ReportData(
         facts=facts,
         split_sizes={s: len(p) for s, p in top.trained.predictions.items()},
@@ -231,12 +225,6 @@ def report_data(
         bootstrap=resampled,
         two_stage=with_test(two_stage_front(stages, rule), stages, rule),
         featured=None if featured is None else _at_length(featured, points, stages, rule),
-        analyses=(
-            (reproduce(trio, "parameters", pool=stages), reproduce(trio, "flops", pool=stages))
-            if trio
-            else ()
-        ),
-        analysed=tuple(trained.stage.name for trained in trio),
         history=search_history(
             trials,
             {trained.stage: trained.seconds for trained in stages},
@@ -347,16 +335,3 @@ def _at_length(
         images=answered_images(point.cascade, test, predictions),
         oracle=oracle_front(test.correct, [stage.flops for stage in wanted]),
     )
-
-
-def _trio(
-    lines: Sequence[StageLine], featured: OperatingPoint | None, points: Sequence[OperatingPoint]
-) -> tuple[TrainedStage, ...]:
-    """Return the three stages to repeat the original report with, none if there are not three."""
-    if found := nearest_stages([line.trained for line in lines]):
-        return found
-    by_name = {line.trained.stage.name: line.trained for line in lines}
-    for point in [*([featured] if featured else []), *points[::-1]]:
-        if len(point.cascade.stages) == 3:
-            return tuple(by_name[stage.name] for stage in point.cascade.stages)
-    return ()

@@ -128,11 +128,6 @@ def test_the_featured_cascade_is_as_accurate_as_the_top_stage(data: ReportData) 
     assert featured.oracle.accuracy[-1] >= max(s.test.estimate for s in data.stages)
 
 
-def test_the_original_analysis_uses_the_reports_stages_under_both_costs(data: ReportData) -> None:
-    assert data.analysed == ("resnet18@32", "resnet34@96", "resnet50@224")
-    assert [a.cost_model for a in data.analyses] == ["parameters", "flops"]
-
-
 def test_the_history_ends_at_the_trials_share_of_the_front(data: ReportData) -> None:
     history = data.history
     assert history is not None
@@ -151,7 +146,6 @@ def test_temperatures_are_fitted_on_validation_for_the_test_numbers() -> None:
     found = report_data(FACTS, stages, front, REFERENCE, rule=rule, n_resamples=2)
     assert found.rule == rule
     assert len(found.front) == len(front)
-    assert found.analyses == ()
     assert found.history is None
 
 

@@ -1,8 +1,8 @@
 """The figures of the report that this project comes from, as printed.
 
 Internship report on resolution cascades for image classification, ETS Montréal, 2023. Its
-"FLOPs" are parameter counts x (resolution / 224) squared; `rcopt.reproduction` computes the same
-figures from any three trained stages.
+"FLOPs" are parameter counts x (resolution / 224) squared; `benchmarks.ets2023.reproduction`
+computes the same figures from any three trained stages.
 """
 
 from dataclasses import dataclass

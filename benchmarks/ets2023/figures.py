@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Literal
 
+from benchmarks.ets2023.printed import ORIGINAL, Method, TableRow
+from benchmarks.ets2023.reproduction import Analysis, Claim, CostModel, Curve
 from rcopt.core.wording import amount, axis_amount, flops_text, percent, plural, points, times
-from rcopt.report.analysis.original_report import ORIGINAL, Method, TableRow
-from rcopt.report.analysis.reproduction import Analysis, Claim, CostModel, Curve
 from rcopt.report.analysis.threshold_grid import Grid
 from rcopt.report.chart import Chart, HeatMap, Plot, Series, Shape, Tip
 from rcopt.report.html import Html, table

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.ets2023.printed import DROPS, Method, TableRow
 from rcopt.core.answers import AnswerRule, Answers, stage_answers
 from rcopt.core.cost import parameter_cost
 from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import threshold_front
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.report.analysis.original_report import DROPS, Method, TableRow
 from rcopt.report.analysis.threshold_grid import Grid, cheapest_pairs, threshold_grid
 
 CostModel = Literal["parameters", "flops"]

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from benchmarks.ets2023.printed import ORIGINAL, Method
+from benchmarks.ets2023.reproduction import Analysis, CostModel, nearest_stages, reproduce
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.report.analysis.original_report import ORIGINAL, Method
-from rcopt.report.analysis.reproduction import Analysis, CostModel, nearest_stages, reproduce
 
 
-def reproduction(stages: Sequence[TrainedStage]) -> dict[str, Any]:
+def reproduction(
+    stages: Sequence[TrainedStage], chosen: Sequence[TrainedStage] | None = None
+) -> dict[str, Any]:
     """Return the analysis under both cost models, and the report's own figures, as JSON.
 
     Empty if there are no three stages to do it with.
     """
-    chosen = nearest_stages(stages)
+    chosen = chosen or nearest_stages(stages)
     if not chosen:
         return {}
     return {

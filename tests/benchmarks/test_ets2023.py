@@ -1,15 +1,18 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.ets2023.__main__ import main
+from benchmarks.ets2023.printed import DROPS, ORIGINAL, REPORT_WINDOW
+from benchmarks.ets2023.reproduction import Analysis, CostModel, nearest_stages, reproduce
 from rcopt.core.cascade import Stage
 from rcopt.core.cost import parameter_cost
 from rcopt.core.evaluating import evaluate
 from rcopt.core.fronts import threshold_front
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.report.analysis.original_report import DROPS, ORIGINAL, REPORT_WINDOW
-from rcopt.report.analysis.reproduction import Analysis, CostModel, nearest_stages, reproduce
+from rcopt.data.prediction_files import save_stage
 from tests.support.simulated import simulated_stages
 
 PARAMETERS = (11_690_000, 21_800_000, 25_560_000)
@@ -205,3 +208,20 @@ def test_the_ratio_of_costs_hardly_depends_on_the_cost_model() -> None:
         for m in models
     ]
     assert times[0] == pytest.approx(times[1], rel=0.1)
+
+
+@pytest.mark.slow
+def test_one_command_writes_all_figures_and_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stored").mkdir()
+    for trained in simulated_stages({"validation": 300, "test": 300}):
+        save_stage(tmp_path / "stored" / f"{trained.stage.name}.safetensors", trained)
+    assert main([str(tmp_path / "stored"), "--output", str(tmp_path / "page")]) == 0
+    assert "cost: parameters" in capsys.readouterr().out
+    page = (tmp_path / "page" / "index.html").read_text()
+    figures = sorted((tmp_path / "page").glob("*.svg"))
+    assert len(figures) == 8
+    assert all(figure.name in page for figure in figures)
+    assert "Table 2.1 as printed and here" in page
+    assert main([str(tmp_path)]) == 2
