@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test quick pure lint bench clean
 
 demo: .venv/ready  ## set up, run the embedded study, print its front
 	@$(BIN)/rcopt run studies/digits.toml
@@ -15,6 +15,12 @@ demo: .venv/ready  ## set up, run the embedded study, print its front
 
 test: lint  ## set up, lint, check types, run every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: .venv/ready  ## lint, types and the tests of the pure core, in under half a minute
+	@$(MAKE) --no-print-directory -j2 lint pure
+
+pure: .venv/ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" tests/core tests/report/analysis rcopt/core
 
 lint: .venv/ready
 	@$(BIN)/ruff check .

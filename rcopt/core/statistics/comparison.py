@@ -107,7 +107,7 @@ def saving_interval(
     Example:
         >>> i = saving_interval(np.array([80, 20]), np.array([1.0, 9.0]), 9.0)
         >>> round(i.estimate, 2), round(i.low, 2), round(i.high, 2)
-        (3.21, 2.54, 4.25)
+        (3.21, 2.56, 4.33)
     """
     per_image = np.cumsum(costs)
     n = int(exits.sum())
