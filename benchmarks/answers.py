@@ -26,7 +26,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.confidences import Confidence
 from rcopt.core.evaluating import exits
-from rcopt.core.fronts import hypervolume
+from rcopt.core.hypervolumes import Frame, hypervolume_share
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.statistics.selection import by_max_flops, by_min_accuracy
 from rcopt.core.study_front import study_front
@@ -148,8 +148,7 @@ def worth(
         rng: Where the resamples of the test images come from.
         resamples: How many.
     """
-    reference = Pool(stages).reference
-    area = (1 - reference[0]) * reference[1]
+    frame = Pool(stages).frame
     top = top_stage(stages)
     validation_accuracy = top.predictions["validation"].accuracy
     test_accuracy = top.predictions["test"].accuracy
@@ -161,10 +160,10 @@ def worth(
     for rule in RULES:
         fronts = fronts_of(stages, rule)
         accuracy, cost = fronts.right @ draws.T, fronts.flops @ draws.T
-        volumes = [hypervolume(*one, reference) for one in zip(accuracy.T, cost.T, strict=True)]
+        volumes = [hypervolume_share(*one, frame) for one in zip(accuracy.T, cost.T, strict=True)]
         chosen = [within(fronts.points, share * top.stage.flops) for share in BUDGETS]
         drawn = _Drawn(
-            volumes=np.array(volumes) / area,
+            volumes=np.array(volumes),
             mean=accuracy[[within(fronts.points, budget) for budget in everywhere]].mean(axis=0),
             within=accuracy[chosen],
         )
@@ -174,7 +173,7 @@ def worth(
             Worth(
                 rule=rule,
                 points=len(fronts.points),
-                validation=volume(fronts.points, reference) / area,
+                validation=volume(fronts.points, frame),
                 test=float(drawn.volumes[0]),
                 difference=interval(drawn.volumes - default.volumes),
                 mean_accuracy=float(drawn.mean[0]),
@@ -252,10 +251,10 @@ def within(points: Sequence[OperatingPoint], budget: float) -> int:
     return points.index(by_max_flops(points, budget))
 
 
-def volume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
+def volume(points: Sequence[OperatingPoint], frame: Frame) -> float:
     accuracy = np.array([point.validation.accuracy for point in points])
     flops = np.array([point.validation.mean_flops for point in points])
-    return hypervolume(accuracy, flops, reference)
+    return hypervolume_share(accuracy, flops, frame)
 
 
 def interval(values: NDArray[np.float64]) -> Interval:

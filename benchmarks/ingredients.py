@@ -34,7 +34,7 @@ from rcopt.core.answering import split_predictions
 from rcopt.core.answers import AnswerRule, stage_answers
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.evaluating import evaluate
-from rcopt.core.fronts import hypervolume
+from rcopt.core.hypervolumes import hypervolume_share
 from rcopt.core.statistics.baselines import oracle_front, random_exits
 from rcopt.core.statistics.bootstrap import bootstrap
 from rcopt.core.statistics.intervals import Interval
@@ -178,8 +178,7 @@ def measure(
         rng: Where the resamples of the test images come from.
         resamples: How many.
     """
-    reference = Pool(stages).reference
-    area = (1 - reference[0]) * reference[1]
+    frame = Pool(stages).frame
     top = top_stage(stages)
     alone = study_front([top]).points[0]
     top_right = top.predictions["test"].correct
@@ -191,8 +190,8 @@ def measure(
         fronts = on_test((*variant.points, alone), stages, variant.rule)
         right = _random(fronts, stages) if variant.random else fronts.right
         accuracy, cost = right @ draws.T, fronts.flops @ draws.T
-        volumes = [hypervolume(*one, reference) for one in zip(accuracy.T, cost.T, strict=True)]
-        drawn = np.array(volumes) / area
+        volumes = [hypervolume_share(*one, frame) for one in zip(accuracy.T, cost.T, strict=True)]
+        drawn = np.array(volumes)
         first = drawn if first is None else first
 
         def choice(
@@ -216,7 +215,7 @@ def measure(
             Worth(
                 name=variant.name,
                 points=len(variant.points),
-                validation=volume(variant.points, reference) / area,
+                validation=volume(variant.points, frame),
                 test=float(drawn[0]),
                 difference=interval(drawn - first),
                 losses=tuple(

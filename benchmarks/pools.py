@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fronts import pool as stages_of_accuracies
 from rcopt.core.cascade import OperatingPoint, Stage
-from rcopt.core.fronts import hypervolume
+from rcopt.core.hypervolumes import Frame, frame_of, hypervolume_share
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage
@@ -76,13 +76,13 @@ class Pool:
         resolutions = sorted({resolution for resolution, _ in self.stages})
         table = {r: tuple(b for s, b in self.stages if s == r) for r in resolutions}
         self.space = Space(table, optional=True)
-        self.classes = by_cost[0].predictions["validation"].probabilities.shape[1]
-        costliest = (
-            max(self.stages[r, b].stage.flops for b in names) for r, names in table.items()
+        self.n_classes = by_cost[0].predictions["validation"].probabilities.shape[1]
+        self.frame = frame_of(
+            [trained.predictions["validation"].accuracy for trained in by_cost],
+            [trained.stage.flops for trained in by_cost],
         )
-        self.reference = (1 / self.classes, float(sum(costliest)))
         self._fronts = {frozenset[StageKey](): study_front([], resolutions=resolutions)}
-        self.maximum = _hypervolume(self.front(self.by_cost()).points, self.reference)
+        self.maximum = _hypervolume(self.front(self.by_cost()).points, self.frame)
 
     def front(self, keys: Sequence[StageKey]) -> StudyFront:
         """Return the exact front of some stages; of each set it is made once."""
@@ -96,7 +96,7 @@ class Pool:
 
     def share(self, keys: Sequence[StageKey]) -> float:
         """Return the hypervolume of the exact front of some stages as a share of all stages'."""
-        return _hypervolume(self.front(keys).points, self.reference) / self.maximum
+        return _hypervolume(self.front(keys).points, self.frame) / self.maximum
 
     def shares(self, order: Sequence[StageKey]) -> NDArray[np.float64]:
         """Return (len(order),) `share` of the first stage, of the first two, and so on."""
@@ -122,7 +122,7 @@ class Pool:
         return chosen
 
 
-def _hypervolume(points: Sequence[OperatingPoint], reference: tuple[float, float]) -> float:
+def _hypervolume(points: Sequence[OperatingPoint], frame: Frame) -> float:
     accuracy = np.array([point.validation.accuracy for point in points])
     flops = np.array([point.validation.mean_flops for point in points])
-    return hypervolume(accuracy, flops, reference)
+    return hypervolume_share(accuracy, flops, frame)

@@ -90,7 +90,7 @@ def search(
                     mirror.add_trial(told_trial(exact, pool, scale))
         swept.append(pool.share(known))
     free = {trained.stage: 0.0 for trained in pool.stages.values()}
-    history = search_history(points, free, pool.reference, pool.maximum)
+    history = search_history(points, free, pool.frame, pool.maximum)
     return Trace(
         history.sampled / pool.maximum,
         np.array(swept),
@@ -169,4 +169,4 @@ def _spread(front: StudyFront) -> list[OperatingPoint]:
 
 
 def _lowest(pool: Pool, scale: Scale) -> float:
-    return 0.0 if scale == "deferral_rate" else 1 / pool.classes
+    return 0.0 if scale == "deferral_rate" else 1 / pool.n_classes

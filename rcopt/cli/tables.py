@@ -141,24 +141,19 @@ def status_table(name: str, status: "Status") -> str:
     if results is None:
         return "\n".join([*lines, "no front yet: it is there with the first cascade"])
     lines += [f"data: {note}" for note in results.notes]
-    if status.sampled_share is None:
-        # One point that costs as much as any is worth no hypervolume, and yet is the front.
-        return "\n".join(
-            [*lines, "", stage_table(results), "", f"front: {_count_points(results)}"]
+    lines += ["", stage_table(results), "", f"front: {_count_points(results)}"]
+    # A front that no stage is a part of may not reach into the frame.
+    if results.hypervolume:
+        cost = results.points[0].validation.costs[0][0]
+        frame = results.frame
+        lines[-1] += (
+            f", hypervolume {100 * results.hypervolume:.1f} % (log {cost.unit} "
+            f"{cost.cell(frame.cheapest)} to {cost.cell(frame.cost)}, accuracy "
+            f"{100 * frame.accuracy:.1f} to 100 %)"
         )
-    accuracy, cost = results.reference
-    worst = results.points[0].validation.costs[0][0].text(cost)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            stage_table(results),
-            "",
-            f"front: {_count_points(results)}, hypervolume {results.hypervolume:.4g} "
-            f"(reference {100 * accuracy:.1f} %, {worst})",
-            f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it",
-        ]
-    )
+    if status.sampled_share is not None:
+        lines.append(f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it")
+    return "\n".join(lines)
 
 
 def _count_points(results: "Results") -> str:
@@ -206,7 +201,8 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
         "seconds_left": status.seconds_left,
         "stages": [] if results is None else [s.stage.name for s in results.stages],
         "front_points": 0 if results is None else len(results.points),
-        "reference": None if results is None else list(results.reference),
+        "reference": None if results is None else list(results.frame[:2]),
+        "cheapest": None if results is None else results.frame.cheapest,
         "hypervolume": None if results is None else results.hypervolume,
         "sampled_hypervolume": None if results is None else results.sampled_hypervolume,
         "sampled_share": status.sampled_share,

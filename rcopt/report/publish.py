@@ -70,7 +70,7 @@ def publish_report(
         ),
         stages,
         results.points,
-        results.reference,
+        results.frame,
         rule=AnswerRule(**study.settings.answers.model_dump()),
         trials=trials,
         n_resamples=n_resamples,

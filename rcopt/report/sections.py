@@ -137,13 +137,15 @@ def progress_section(data: ReportData, figures: Mapping[str, str]) -> Section:
     history = data.history
     if history is None:
         return "progress", "", ""
-    accuracy, flops = history.reference
+    frame = history.frame
     body: str = element(
         "p",
         f"{len(history.trials)} trials trained {int(history.stages_trained[-1])} stages in "
         f"{duration(float(history.seconds[-1]))}. The sampled trials reach "
-        f"{percent(history.share, 1)} of the exact front's hypervolume, measured from accuracy "
-        f"{percent(accuracy, 1)} and {flops_text(flops)}.",
+        f"{percent(history.share, 1)} of the exact front's hypervolume: the area, in log FLOPs "
+        f"from {flops_text(frame.cheapest)} to {flops_text(frame.cost)}, above accuracy "
+        f"{percent(frame.accuracy, 1)}, of which the exact front covers "
+        f"{percent(history.maximum, 1)} up to an accuracy of 100 %.",
     )
     drawn = "".join(figure for name, figure in figures.items() if name.startswith("progress-"))
     return "progress", "Search progress", f'{body}<div class="pair">{drawn}</div>'

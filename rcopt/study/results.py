@@ -1,7 +1,7 @@
 """What a study came to, as one file: the front with its test numbers, and what it rests on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage, StageId
+from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.cost import Amount
-from rcopt.core.fronts import hypervolume, non_dominated, spread
+from rcopt.core.fronts import non_dominated, spread
+from rcopt.core.hypervolumes import Frame, frame_of, hypervolume_share
 from rcopt.core.outcomes import with_test
 from rcopt.core.study_front import StudyFront
 from rcopt.core.trained_stage import TrainedStage
@@ -24,7 +25,9 @@ from rcopt.study.file import Study
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
 
-FORMAT = "rcopt-results-2"
+FORMAT = "rcopt-results-3"
+#: Its hypervolumes were no shares.
+OLD_FORMAT = "rcopt-results-2"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class Results:
         study: Its name.
         points: The whole front on validation, cheapest first, each with its test numbers.
         stages: The trained stages.
-        reference: (accuracy, cost) of the hypervolumes.
+        frame: What the hypervolumes are shares of.
         hypervolume: Of the front.
-        sampled_hypervolume: Of what the sampler's own trials found.
+        sampled_hypervolume: Of what the sampler's own trials found; None in results of before
+            hypervolumes were shares.
         sampled: Number of sampled trials.
         exact: Whether the front is exact over all cascades and thresholds of the stages.
         split_sizes: Images by split.
@@ -75,9 +79,9 @@ class Results:
     study: str
     points: tuple[OperatingPoint, ...]
     stages: tuple[StageSummary, ...]
-    reference: tuple[float, float]
+    frame: Frame
     hypervolume: float
-    sampled_hypervolume: float
+    sampled_hypervolume: float | None
     sampled: int
     exact: bool
     split_sizes: dict[str, int]
@@ -104,7 +108,6 @@ def build_results(
     front: StudyFront,
     trials: Sequence[OperatingPoint],
     *,
-    costs: Mapping[StageId, Stage],
     rule: AnswerRule,
     experiment_id: str,
     timing: str,
@@ -118,7 +121,6 @@ def build_results(
         front: The exact front over them.
         trials: All of the study's; those of stages that are not known here are left out, for
             whoever trained them writes them.
-        costs: Every stage of the space.
         rule: How probabilities become answers.
         experiment_id: MLflow's id of the study's experiment.
         timing: How the stages' times were measured.
@@ -137,7 +139,10 @@ def build_results(
     kept = np.flatnonzero(non_dominated(accuracy, cost))
     points = with_test([everything[i] for i in kept[np.argsort(cost[kept])]], stages, rule)
     sampled = [p for p in trials if p.source == "sampled"]
-    reference = _reference(costs, len(data.classes))
+    frame = frame_of(
+        [trained.predictions["validation"].accuracy for trained in stages],
+        [trained.stage.cost for trained in stages],
+    )
     return Results(
         study=study.name,
         points=points,
@@ -145,9 +150,9 @@ def build_results(
             _summarized(trained)
             for trained in sorted(stages, key=lambda t: (t.stage.resolution, t.stage.flops))
         ),
-        reference=reference,
-        hypervolume=hypervolume(*numbers(points), reference=reference),
-        sampled_hypervolume=hypervolume(*numbers(sampled), reference=reference),
+        frame=frame,
+        hypervolume=hypervolume_share(*numbers(points), frame),
+        sampled_hypervolume=hypervolume_share(*numbers(sampled), frame),
         sampled=len(sampled),
         exact=study.settings.search.exact and front.exact and front.complete,
         split_sizes=dict(data.split_sizes),
@@ -164,17 +169,6 @@ def numbers(points: Sequence[OperatingPoint]) -> tuple[NDArray[np.float64], NDAr
         np.array([p.validation.accuracy for p in points], dtype=np.float64),
         np.array([p.validation.cost for p in points], dtype=np.float64),
     )
-
-
-def _reference(costs: Mapping[StageId, Stage], n_classes: int) -> tuple[float, float]:
-    """Return a bound that no operating point of the space passes; it depends on the file alone.
-
-    Chance, at the cost of every resolution's costliest stage.
-    """
-    dearest: dict[int, float] = {}
-    for (resolution, _), stage in costs.items():
-        dearest[resolution] = max(dearest.get(resolution, 0.0), stage.cost)
-    return 1 / n_classes, float(sum(dearest.values()))
 
 
 def _summarized(trained: TrainedStage) -> StageSummary:
@@ -195,7 +189,7 @@ def save_results(path: Path, results: Results) -> None:
     tree = {
         "format": FORMAT,
         "study": results.study,
-        "reference": list(results.reference),
+        "frame": results.frame._asdict(),
         "hypervolume": results.hypervolume,
         "sampled_hypervolume": results.sampled_hypervolume,
         "sampled": results.sampled,
@@ -219,16 +213,24 @@ def load_results(path: Path) -> Results:
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree["format"] != FORMAT:
+        if tree["format"] not in (FORMAT, OLD_FORMAT):
             raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
         tree = unsealed(tree)
+        points = tuple(_point(entry) for entry in tree["front"])
+        stages = tuple(_summary(entry) for entry in tree["stages"])
+        if tree["format"] == FORMAT:
+            frame = Frame(**{name: float(tree["frame"][name]) for name in Frame._fields})
+            volume, sampled = float(tree["hypervolume"]), tree["sampled_hypervolume"]
+        else:
+            frame = frame_of([s.validation for s in stages], [s.stage.cost for s in stages])
+            volume, sampled = hypervolume_share(*numbers(points), frame), None
         return Results(
             study=str(tree["study"]),
-            points=tuple(_point(entry) for entry in tree["front"]),
-            stages=tuple(_summary(entry) for entry in tree["stages"]),
-            reference=(float(tree["reference"][0]), float(tree["reference"][1])),
-            hypervolume=float(tree["hypervolume"]),
-            sampled_hypervolume=float(tree["sampled_hypervolume"]),
+            points=points,
+            stages=stages,
+            frame=frame,
+            hypervolume=volume,
+            sampled_hypervolume=None if sampled is None else float(sampled),
             sampled=int(tree["sampled"]),
             exact=bool(tree["exact"]),
             split_sizes={str(k): int(v) for k, v in tree["split_sizes"].items()},

@@ -134,7 +134,7 @@ class Runner:
             self._run,
             {
                 "hypervolume": results.hypervolume,
-                "hypervolume/sampled": results.sampled_hypervolume,
+                "hypervolume/sampled": results.sampled_hypervolume or 0.0,
                 "stages": len(self._pool),
                 "trials": results.sampled,
             },
@@ -306,7 +306,6 @@ class Runner:
             self._pool.trained,
             self._pool.front,
             self._points(),
-            costs=self._pool.costs,
             rule=self._rule,
             experiment_id=self._run.experiment_id,
             timing="" if self._times is None else str(self._times),

@@ -64,7 +64,8 @@ class Status:
         """Hypervolume of the sampled trials as a share of the front's, for the same stages."""
         if self.results is None or not self.results.hypervolume:
             return None
-        return self.results.sampled_hypervolume / self.results.hypervolume
+        sampled = self.results.sampled_hypervolume
+        return None if sampled is None else sampled / self.results.hypervolume
 
 
 def status(study: Study) -> Status:

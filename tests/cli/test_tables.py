@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rcopt.cli import tables
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
 from rcopt.core.evaluating import evaluation
+from rcopt.core.hypervolumes import Frame
 from rcopt.study.results import Results, StageSummary
 
 NAMES = ("resnet18", "resnet152-s1", "mobilenet_v2", "mobilenet_v2-0.25")
@@ -139,7 +140,7 @@ def test_stages_are_listed_with_accuracies_costs_and_time() -> None:
         seconds=4000.0,
         run_id=None,
     )
-    results = Results("s", (), (summary,), (0.1, 1.0), 0.0, 0.0, 0, True, {}, (), "1")
+    results = Results("s", (), (summary,), Frame(0.1, 1.0, 1.0), 0.0, 0.0, 0, True, {}, (), "1")
     rows = tables.stage_table(results).splitlines()
     assert max(map(len, rows)) <= 100
     cells = ["mobilenet_v2-0.25@224", "87.65", "90.00", "82.0", "11.18", "67", "min"]

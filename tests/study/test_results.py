@@ -9,8 +9,9 @@ import pytest
 
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
 from rcopt.core.evaluating import evaluation
+from rcopt.core.hypervolumes import Frame
 from rcopt.errors import InputError
-from rcopt.files import digest
+from rcopt.files import digest, sealed, unsealed
 from rcopt.study.results import Results, StageSummary, load_results, save_results
 
 
@@ -34,7 +35,7 @@ def results() -> Results:
         study="s",
         points=(first, replace(last, source="exact", trial=None, run_id=None)),
         stages=(StageSummary(Stage(8, "small", 1 / 3), "k", 1, 2, 0.1, 0.2, 1.5, None),),
-        reference=(1 / 3, 1e11),
+        frame=Frame(1 / 3, 1e11, 1 / 7),
         hypervolume=1 / 7,
         sampled_hypervolume=1 / 9,
         sampled=5,
@@ -52,6 +53,21 @@ def test_results_read_back_to_the_last_bit(tmp_path: Path, results: Results) -> 
     assert repr(back) == repr(results)
     assert np.isnan(back.points[1].validation.deferral_rates[1])
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_results_of_before_hypervolumes_were_shares_are_read(
+    tmp_path: Path, results: Results
+) -> None:
+    save_results(tmp_path / "r.json", results)
+    tree = unsealed(json.loads((tmp_path / "r.json").read_text()))
+    del tree["frame"]
+    tree |= {"format": "rcopt-results-2", "reference": [0.1, 1e9], "hypervolume": 8e8}
+    (tmp_path / "r.json").write_text(json.dumps(sealed(tree)))
+    back = load_results(tmp_path / "r.json")
+    assert back.frame == Frame(0.1, 1 / 3, 1 / 3)
+    assert 0 <= back.hypervolume <= 1
+    assert back.sampled_hypervolume is None
+    assert repr(back.points) == repr(results.points)
 
 
 def test_the_file_is_json_that_every_reader_takes(tmp_path: Path, results: Results) -> None:
@@ -91,10 +107,10 @@ def _without(key: str) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     "damage",
     [
-        *map(_without, ("format", "study", "front", "stages", "reference", "split_sizes")),
+        *map(_without, ("format", "study", "front", "stages", "frame", "split_sizes")),
         lambda tree: tree.update(format="rcopt-results-0"),
         lambda tree: tree.update(front=None),
-        lambda tree: tree.update(reference=[1]),
+        lambda tree: tree.update(frame=[1]),
         lambda tree: tree["front"][0].pop("validation"),
         lambda tree: tree["front"][0].update(validation=None),
         lambda tree: tree["front"][1]["stages"].clear(),

@@ -6,6 +6,7 @@ import numpy as np
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
+from rcopt.core.hypervolumes import Frame
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.report_data import ReportData, StudyFacts, report_data
@@ -13,7 +14,7 @@ from rcopt.study.trial_records import operating_point
 from tests.support.simulated import simulated_stages
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'
-REFERENCE = (0.5, 1.0e10)
+FRAME = Frame(0.5, 1.0e10, 1.0e6)
 
 FACTS = StudyFacts(
     name="digits",
@@ -58,5 +59,5 @@ def example_data(count: int = 3) -> ReportData:
     front = study_front(stages).points
     numbered = [replace(point, trial=i) if i % 3 == 0 else point for i, point in enumerate(front)]
     return report_data(
-        FACTS, stages, numbered, REFERENCE, trials=example_trials(stages), n_resamples=8
+        FACTS, stages, numbered, FRAME, trials=example_trials(stages), n_resamples=8
     )

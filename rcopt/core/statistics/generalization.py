@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.cascade import OperatingPoint
-from rcopt.core.fronts import hypervolume
+from rcopt.core.hypervolumes import Frame, hypervolume_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +19,10 @@ class Generalization:
             report who chose among them with the test numbers in sight.
         pessimistic: (P,) bool, the points that dominate no other one on test: what the
             unluckiest choice along the front gives.
-        validation_hypervolume: Of all points on validation.
+        validation_hypervolume: Of all points on validation, as a share of the frame.
         optimistic_hypervolume: Of the optimistic front on test.
         pessimistic_hypervolume: Of the pessimistic front on test.
-        reference: (accuracy, mean FLOPs) that the hypervolumes are measured from.
+        frame: What the hypervolumes are shares of.
     """
 
     optimistic: NDArray[np.bool_]
@@ -30,7 +30,7 @@ class Generalization:
     validation_hypervolume: float
     optimistic_hypervolume: float
     pessimistic_hypervolume: float
-    reference: tuple[float, float]
+    frame: Frame
 
     @property
     def gap(self) -> float:
@@ -38,15 +38,13 @@ class Generalization:
         return self.optimistic_hypervolume - self.pessimistic_hypervolume
 
 
-def generalization(
-    points: Sequence[OperatingPoint], reference: tuple[float, float]
-) -> Generalization:
+def generalization(points: Sequence[OperatingPoint], frame: Frame) -> Generalization:
     """Compare the points' test numbers with each other and with validation.
 
     Args:
         points: The front as picked on validation, each point with test numbers. All of them
             count: pass the whole front, not those that look well on test.
-        reference: (accuracy, mean FLOPs), fixed beforehand.
+        frame: What hypervolumes are shares of, fixed beforehand.
 
     Raises:
         ValueError: If there are no points or one lacks test numbers.
@@ -66,14 +64,16 @@ def generalization(
     return Generalization(
         optimistic=optimistic,
         pessimistic=pessimistic,
-        validation_hypervolume=hypervolume(
+        validation_hypervolume=hypervolume_share(
             np.array([point.validation.accuracy for point in points]),
             np.array([point.validation.mean_flops for point in points]),
-            reference,
+            frame,
         ),
-        optimistic_hypervolume=hypervolume(accuracy[optimistic], flops[optimistic], reference),
-        pessimistic_hypervolume=hypervolume(accuracy[pessimistic], flops[pessimistic], reference),
-        reference=reference,
+        optimistic_hypervolume=hypervolume_share(accuracy[optimistic], flops[optimistic], frame),
+        pessimistic_hypervolume=hypervolume_share(
+            accuracy[pessimistic], flops[pessimistic], frame
+        ),
+        frame=frame,
     )
 
 

@@ -10,6 +10,7 @@ from rcopt.core.answering import Answering, split_predictions
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.fronts import spread
+from rcopt.core.hypervolumes import Frame
 from rcopt.core.outcomes import with_test
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.baselines import (
@@ -164,7 +165,7 @@ def report_data(
     facts: StudyFacts,
     stages: Sequence[TrainedStage],
     front: Sequence[OperatingPoint],
-    reference: tuple[float, float],
+    frame: Frame,
     *,
     rule: AnswerRule | None = None,
     trials: Sequence[OperatingPoint] = (),
@@ -178,7 +179,7 @@ def report_data(
         stages: Trained stages with validation and test predictions, each once.
         front: Picked on validation, cheapest first, strictly rising in accuracy and mean
             FLOPs; test numbers are computed here.
-        reference: (accuracy, mean FLOPs) of the study's hypervolumes.
+        frame: What the study's hypervolumes are shares of.
         rule: How probabilities become answers, the default rule if None.
         trials: The study's finished trials, with their numbers.
         n_resamples: Of the bootstrap; most of the time goes here.
@@ -200,7 +201,7 @@ def report_data(
     rows = spread(
         [p.validation.accuracy for p in points], [p.validation.mean_flops for p in points], ROWS
     )
-    picked = generalization(points, reference)
+    picked = generalization(points, frame)
     resampled = bootstrap(
         list(dict.fromkeys(point.cascade.stages for point in points)),
         stages,
@@ -228,7 +229,7 @@ def report_data(
         history=search_history(
             trials,
             {trained.stage: trained.seconds for trained in stages},
-            reference,
+            frame,
             picked.validation_hypervolume,
         )
         if trials

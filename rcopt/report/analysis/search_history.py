@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.cascade import OperatingPoint, Source, Stage
-from rcopt.core.fronts import hypervolume, non_dominated
+from rcopt.core.fronts import non_dominated
+from rcopt.core.hypervolumes import Frame, hypervolume_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,7 @@ class SearchHistory:
         everything: (T,) hypervolume of these and of what the exact sweep added.
         stages_trained: (T,) number of stages trained so far.
         seconds: (T,) training time so far.
-        reference: (accuracy, mean FLOPs) that hypervolumes are measured from.
+        frame: What the hypervolumes are shares of.
         maximum: Hypervolume of the whole front.
     """
 
@@ -29,7 +30,7 @@ class SearchHistory:
     everything: NDArray[np.float64]
     stages_trained: NDArray[np.int64]
     seconds: NDArray[np.float64]
-    reference: tuple[float, float]
+    frame: Frame
     maximum: float
 
     @property
@@ -41,7 +42,7 @@ class SearchHistory:
 def search_history(
     trials: Sequence[OperatingPoint],
     seconds: Mapping[Stage, float],
-    reference: tuple[float, float],
+    frame: Frame,
     maximum: float,
 ) -> SearchHistory:
     """Return the hypervolume after each trial.
@@ -51,7 +52,7 @@ def search_history(
     Args:
         trials: At least one, each with its trial number, in any order.
         seconds: Training time of each stage that the trials name.
-        reference: (accuracy, mean FLOPs), fixed beforehand.
+        frame: What hypervolumes are shares of.
         maximum: Hypervolume of the front over everything trained.
 
     Raises:
@@ -75,17 +76,17 @@ def search_history(
         times.append(sum(seconds[stage] for stage in known))
     return SearchHistory(
         trials=np.sort(numbers),
-        sampled=_running(ordered, reference, ("sampled",)),
-        everything=_running(ordered, reference, ("sampled", "exact")),
+        sampled=_running(ordered, frame, ("sampled",)),
+        everything=_running(ordered, frame, ("sampled", "exact")),
         stages_trained=np.array(counts),
         seconds=np.array(times),
-        reference=reference,
+        frame=frame,
         maximum=maximum,
     )
 
 
 def _running(
-    points: Sequence[OperatingPoint], reference: tuple[float, float], sources: tuple[Source, ...]
+    points: Sequence[OperatingPoint], frame: Frame, sources: tuple[Source, ...]
 ) -> NDArray[np.float64]:
     front = np.empty((0, 2))
     volume, volumes = 0.0, np.empty(len(points))
@@ -95,6 +96,6 @@ def _running(
         if point.source in sources and not beaten.any():
             front = np.vstack([front, [accuracy, flops]])
             front = front[non_dominated(front[:, 0], front[:, 1])]
-            volume = hypervolume(front[:, 0], front[:, 1], reference)
+            volume = hypervolume_share(front[:, 0], front[:, 1], frame)
         volumes[i] = volume
     return volumes

@@ -12,7 +12,7 @@ from rcopt.core.statistics.selection import by_max_flops, by_trial
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.report_data import ReportData, report_data, select_command
-from tests.support.report_example import FACTS, REFERENCE, example_data, example_stages
+from tests.support.report_example import FACTS, FRAME, example_data, example_stages
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_temperatures_are_fitted_on_validation_for_the_test_numbers() -> None:
     stages = example_stages(2)
     rule = AnswerRule(temperature=True, average=True)
     front = study_front(stages, rule=rule).points
-    found = report_data(FACTS, stages, front, REFERENCE, rule=rule, n_resamples=2)
+    found = report_data(FACTS, stages, front, FRAME, rule=rule, n_resamples=2)
     assert found.rule == rule
     assert len(found.front) == len(front)
     assert found.history is None
@@ -151,7 +151,7 @@ def test_temperatures_are_fitted_on_validation_for_the_test_numbers() -> None:
 
 def test_one_stage_alone_is_a_report_without_a_featured_cascade() -> None:
     stages = example_stages(1)
-    found = report_data(FACTS, stages, study_front(stages).points, REFERENCE, n_resamples=2)
+    found = report_data(FACTS, stages, study_front(stages).points, FRAME, n_resamples=2)
     assert found.featured is None
     assert found.savings[0].saving.validation == 1.0
 
@@ -159,7 +159,7 @@ def test_one_stage_alone_is_a_report_without_a_featured_cascade() -> None:
 def test_a_front_without_the_top_stage_is_told_against_it_all_the_same() -> None:
     stages = example_stages()
     cheapest = study_front(stages).points[:1]
-    found = report_data(FACTS, stages, cheapest, REFERENCE, n_resamples=2)
+    found = report_data(FACTS, stages, cheapest, FRAME, n_resamples=2)
     assert found.savings[0].line is None
     assert found.savings[0].saving.test == 1.0
 
@@ -171,11 +171,11 @@ def test_the_same_seed_gives_the_same_intervals(data: ReportData) -> None:
 
 def test_nothing_to_report_is_refused() -> None:
     with pytest.raises(ValueError, match="must not be empty, got 0 stages, 0 points"):
-        report_data(FACTS, [], [], REFERENCE)
+        report_data(FACTS, [], [], FRAME)
 
 
 def test_a_stage_without_test_predictions_is_refused() -> None:
     stages = example_stages()
     stages[1] = replace(stages[1], predictions={"validation": stages[1].predictions["validation"]})
     with pytest.raises(ValueError, match="lack predictions of resnet34@96 on split 'test'"):
-        report_data(FACTS, stages, study_front(stages).points, REFERENCE, n_resamples=2)
+        report_data(FACTS, stages, study_front(stages).points, FRAME, n_resamples=2)

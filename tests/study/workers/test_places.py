@@ -11,6 +11,7 @@ import pytest
 
 from rcopt.cli.tables import status_table, status_tree
 from rcopt.core.cascade import Stage, StageId
+from rcopt.core.hypervolumes import Frame
 from rcopt.files import sealed
 from rcopt.processes import this_owner
 from rcopt.study.file import Study, load_study
@@ -214,7 +215,7 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
         study="tiny",
         points=(),
         stages=(done,),
-        reference=(0.3, 1e6),
+        frame=Frame(0.3, 1e6, 1e3),
         hypervolume=1.0,
         sampled_hypervolume=1.0,
         sampled=1,
