@@ -219,7 +219,7 @@ def load_results(path: Path) -> Results:
         points = tuple(_point(entry) for entry in tree["front"])
         stages = tuple(_summary(entry) for entry in tree["stages"])
         if tree["format"] == FORMAT:
-            frame = Frame(**{name: float(tree["frame"][name]) for name in Frame._fields})
+            frame = Frame(**{name: float(value) for name, value in tree["frame"].items()})
             volume, sampled = float(tree["hypervolume"]), tree["sampled_hypervolume"]
         else:
             frame = frame_of([s.validation for s in stages], [s.stage.cost for s in stages])
