@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,3 +68,13 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def odd_in_url(path: str) -> str:
+    """Return what of a path would be read as something else in a database's address, if any.
+
+    SQLAlchemy and MLflow take ``sqlite:///PATH`` apart: a question mark begins its options, a
+    number sign ends it, and a percent sign before two hexadecimal digits stands for a letter.
+    """
+    found = re.search(r"[?#]|%[0-9A-Fa-f]{2}", path)
+    return found[0] if found else ""

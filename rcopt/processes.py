@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,3 +63,48 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
         return "0"
+
+
+#: Variables that steer Python or servers by default; a child gets none of them from the shell.
+_STEERING = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_")
+_STEERING_PYTHON = frozenset(
+    {"PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONHOME"}
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+def module_command(module: str) -> list[str]:
+    """Return the command that runs an installed module of this interpreter.
+
+    ``-P`` keeps the working folder off the path: a file there that is called as a module of
+    the standard library, or of MLflow, would be executed in its place.
+    """
+    return [sys.executable, "-P", "-m", module]
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment for a server that this process starts and configures.
+
+    What was set for other servers or other programs stays out, and its own children keep the
+    working folder off their path too.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_STEERING) and name not in _STEERING_PYTHON
+    }
+    if path := kept.pop("PYTHONPATH", ""):
+        absolute = [entry for entry in path.split(os.pathsep) if os.path.isabs(entry)]
+        kept["PYTHONPATH"] = os.pathsep.join(absolute)
+    return kept | {"PYTHONSAFEPATH": "1"} | without_proxy_for_loopback(kept)
+
+
+def without_proxy_for_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which this machine's own servers are asked without a proxy."""
+    named = {}
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in environment.get(name, "").split(",") if host.strip()]
+        if "*" not in hosts:
+            hosts += [host for host in _LOOPBACK if host not in hosts]
+        named[name] = ",".join(hosts)
+    return named

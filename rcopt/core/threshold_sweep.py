@@ -5,9 +5,10 @@ This is the work behind `rcopt.fronts.threshold_front`, which says why it is exa
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -17,6 +18,8 @@ from rcopt.core.cascade import NEVER
 
 #: Steps from which the sweep is shared among threads (starting them costs about 1 ms).
 THREAD_STEPS = 20_000_000
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +172,16 @@ def _thin(cuts: Cuts, n_cuts: int) -> Cuts:
     return replace(cuts, visited=cuts.visited[np.unique(np.searchsorted(up_to, targets))])
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: F) -> F:
+    """Compile a function, kept from run to run where there is a folder to keep it in."""
+    try:
+        return cast(F, njit(cache=True, nogil=True)(function))
+    except RuntimeError:
+        # No folder that can be written, as in some containers: compiled anew in each process.
+        return cast(F, njit(nogil=True)(function))
+
+
+@_compiled
 def _walk(
     first: int,
     last: int,
@@ -245,7 +257,7 @@ def _walk(
             level += 1
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _scan(
     tally: NDArray[np.int64],
     size: int,

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from rcopt.core.cascade import Stage
 from rcopt.errors import InputError, UnreachableError
+from rcopt.files import odd_in_url
 from rcopt.study.trial_records import DIRECTIONS, trial_point, trial_source
 from rcopt.study.workers.postgres import PATIENCE, is_postgres
 
@@ -42,6 +43,12 @@ def open_storage(storage: str, folder: Path) -> BaseStorage:
                 f"{path}: corrupt journal ({short_text(str(error))}); restore it from a copy, or "
                 "delete it to start the study's trials anew (trained stages are kept)"
             ) from error
+    if storage.startswith("sqlite") and (odd := odd_in_url(storage)):
+        raise InputError(
+            f"search.storage: {storage} holds {odd!r}, which means something else in the address "
+            "of a database; move the project to a folder without it, or use "
+            'storage = "journal"'
+        )
     settings: dict[str, Any] = {"connect_args": {"timeout": 20}}
     if is_postgres(storage):
         # The ping notices a restart between statements, at no trial's cost.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from rcopt.errors import InputError
+from rcopt.files import odd_in_url
+from rcopt.processes import without_proxy_for_loopback
 from rcopt.redaction import has_login
 
 if TYPE_CHECKING:
@@ -58,7 +60,13 @@ def resolve_uri(uri: str, project: Path) -> str:
         raise InputError(
             f"tracking.uri: expected sqlite:///PATH or http(s)://HOST:PORT, got {uri!r}"
         )
-    return _SQLITE + str((project.resolve() / path).resolve())
+    database = str((project.resolve() / path).resolve())
+    if odd := odd_in_url(database):
+        raise InputError(
+            f"tracking.uri: {database} holds {odd!r}, which means something else in the address "
+            "of a database; move the project to a folder without it"
+        )
+    return _SQLITE + database
 
 
 def open_store(uri: str) -> "tuple[MlflowClient, Path | None]":
@@ -75,6 +83,7 @@ def open_store(uri: str) -> "tuple[MlflowClient, Path | None]":
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ |= without_proxy_for_loopback(os.environ)
     if not uri.startswith(_SQLITE):
         return _open_server(uri), None
     database = Path(uri.removeprefix(_SQLITE))

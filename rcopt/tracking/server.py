@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rcopt.errors import InputError, WorkError
+from rcopt.processes import module_command, server_environment
 from rcopt.tracking import open_tracker, view_link
 
 Say = Callable[[str], None]
@@ -126,7 +127,7 @@ def mlflow_server(
         say: Called with each line for the user.
     """
     port = free_port(host, port, say)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    command = [*module_command("mlflow"), "server", "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri]
     command += ["--artifacts-destination", artifacts.as_uri()]
     address = _address(host, port)
@@ -148,7 +149,7 @@ def dashboard_server(
             "--dashboard: optuna-dashboard is not installed; pip install 'rcopt[dashboard]'"
         )
     port = free_port(host, port, say)
-    command = [sys.executable, "-m", "optuna_dashboard._cli", storage]
+    command = [*module_command("optuna_dashboard._cli"), storage]
     command += ["--host", host, "--port", str(port), "--quiet"]
     if "://" not in storage:
         command += ["--storage-class", "JournalFileStorage"]
@@ -172,7 +173,7 @@ def free_port(host: str, wanted: int, say: Say = print) -> int:
         InputError: If the host is no interface of this machine, or no port is free.
     """
     if not 0 < wanted < 65536:
-        raise InputError(f"--port: expected a number from 1 to 65535, got {wanted}")
+        raise InputError(f"port: expected a number from 1 to 65535, got {wanted}")
     for port in range(wanted, min(wanted + _PORTS, 65536)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as tried:
@@ -184,14 +185,16 @@ def free_port(host: str, wanted: int, say: Say = print) -> int:
             except OSError as error:
                 if isinstance(error, socket.gaierror) or error.errno in _NO_INTERFACE:
                     raise InputError(
-                        f"--host: {host!r} is no address of this machine ({error.strerror})"
-                    ) from None
+                        f"host {host!r} is no address of this machine ({error.strerror})"
+                    ) from error
                 continue
         if port != wanted:
             say(f"port {wanted} is in use, {port} is taken instead")
         return port
-    raise InputError(f"--port: none of {wanted} to {port} is free; name another with --port")
+    raise InputError(f"port: none of {wanted} to {port} is free; name another")
 
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 #: EADDRNOTAVAIL on Linux, macOS and Windows.
 _NO_INTERFACE = (99, 49, 10049)
@@ -207,10 +210,12 @@ def _wait(running: "Sequence[subprocess.Popen[bytes]]") -> None:
 def _running(
     name: str, command: Sequence[str], health: str
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory() as empty:
         process = subprocess.Popen(
             command,
-            env=os.environ | _ENVIRONMENT,
+            # uvicorn puts its working folder on the path, and what lies there would be run.
+            cwd=empty,
+            env=server_environment() | _ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -233,7 +238,8 @@ def _answers(process: "subprocess.Popen[bytes]", health: str) -> bool:
     deadline = time.monotonic() + _START
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(health, timeout=5):
+            # Through no proxy: it is this machine's own server.
+            with _DIRECT.open(health, timeout=5):
                 return process.poll() is None
         except OSError:
             time.sleep(0.1)

@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
+from rcopt.processes import module_command
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.workers.places import check_shareable
@@ -41,7 +41,7 @@ def run_local_workers(
     devices = _devices(study.settings.training.device)
     environment = os.environ.copy()
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    command = [sys.executable, "-m", "rcopt.cli", "worker", str(study.file), *options]
+    command = [*module_command("rcopt.cli"), "worker", str(study.file), *options]
     with _stopped_together() as processes:
         readers = []
         for number in range(count):
