@@ -112,6 +112,8 @@ def worker_command(arguments: argparse.Namespace) -> None:
 
 def print_front(results: Any, points: Sequence[Any]) -> None:
     """Print a front as a table."""
+    import textwrap
+
     from rcopt.cli import tables
 
     sizes = ", ".join(f"{count} {split}" for split, count in results.split_sizes.items() if count)
@@ -124,6 +126,8 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
         + (f"ms an image: {results.timing}\n" if results.timing else "")
     )
     print(tables.front_table(points))
+    if results.gain is not None:
+        print("\n" + "\n".join(textwrap.wrap(str(results.gain), tables.WIDTH)))
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ def front_command(arguments: argparse.Namespace) -> None:
             results,
             points=ranking.points,
             exact=ranking.exact,
+            gain=ranking.gain,
             timing="" if ranking.times is None else str(ranking.times),
         )
     points = list(results.points) if arguments.all else well_spread(results.points)

@@ -285,6 +285,8 @@ def choice_table(choice: "Choice") -> str:
             f"Asked for {-100 * choice.asked_drop:+.2f} points on validation, where a choice "
             "looks better than it is, so that what to expect on new images is what was asked."
         )
+    if choice.gain is not None:
+        parts.append(str(choice.gain))
     if choice.certificate is not None:
         parts.append(str(choice.certificate))
     return "\n\n".join(

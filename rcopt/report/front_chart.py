@@ -57,6 +57,7 @@ def front_chart(data: ReportData) -> Plot:
                 top=data.bootstrap.band.high.tolist(),
             ),
             *_baselines(data),
+            *_hull(data),
             _test_front("optimistic test front", [x for x in lines if x.optimistic], "solid"),
             _test_front("pessimistic test front", [x for x in lines if x.pessimistic], "dashed"),
             Series(
@@ -105,6 +106,26 @@ def front_chart(data: ReportData) -> Plot:
         x_text=axis_amount,
         y_text=lambda y: percent(y, 0),
     )
+
+
+def _hull(data: ReportData) -> list[Series]:
+    """Return what sending each image at random to one of two single stages reaches on test."""
+    gain = data.gain
+    if gain is None or len(gain.hull_cost) < 2:
+        return []
+    # A straight line bends on a logarithmic axis.
+    costs = np.geomspace(gain.hull_cost[0], gain.hull_cost[-1], 100)
+    reached = np.interp(costs, gain.hull_cost, gain.hull_accuracy)
+    return [
+        Series(
+            "hull of single stages on test (a random mix of two)",
+            costs.tolist(),
+            reached.tolist(),
+            0,
+            kind="line",
+            dash="dotted",
+        )
+    ]
 
 
 def marked(lines: Sequence[FrontLine]) -> list[FrontLine]:

@@ -46,6 +46,8 @@ def front_section(data: ReportData, figures: Mapping[str, str]) -> Section:
         f"(pessimistic front); the hypervolumes of the two differ by {percent(apart, 1)} (Mind "
         "the Gap, arXiv:2212.04183).",
     )
+    if data.gain is not None:
+        body += element("p", str(data.gain.over_all))
     body += table(
         ("given up", "cascade", "fewer FLOPs, validation", "fewer FLOPs, test", "test accuracy"),
         [

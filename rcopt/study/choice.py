@@ -5,6 +5,7 @@ from typing import Any
 
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import Amount
+from rcopt.core.statistics.cascade_gain import MeanGain
 from rcopt.core.statistics.certify import Certificate, Promise
 from rcopt.core.statistics.comparison import Comparison
 from rcopt.core.statistics.intervals import Interval
@@ -71,6 +72,7 @@ class Choice:
         asked_drop: With ``max_drop``: what was asked for on validation, so that no more than
             ``max_drop`` is to be expected on new images.
         certificate: What is guaranteed; None unless asked for.
+        gain: What cascading brings over all accuracies; None where it is not known.
     """
 
     study: str
@@ -80,6 +82,7 @@ class Choice:
     reference: StageSummary
     asked_drop: float | None = None
     certificate: Certificate | None = None
+    gain: MeanGain | None = None
 
     def verdict(self) -> str:
         """Return what the choice saves and costs on test, with its intervals, as a sentence."""
@@ -117,6 +120,8 @@ class Choice:
             "validation": self.reference.validation,
             "test": self.reference.test,
         }
+        if self.gain is not None:
+            tree["cascade_gain"] = self.gain.to_dict()
         if self.asked_drop is not None:
             tree["asked_drop_on_validation"] = self.asked_drop
         if self.certificate is not None:

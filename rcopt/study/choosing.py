@@ -80,6 +80,7 @@ def select(
         reference=reference,
         asked_drop=asked,
         certificate=certificate,
+        gain=results.gain if front is None else None,
     )
 
 

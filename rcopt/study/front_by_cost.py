@@ -7,6 +7,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import COSTS, CostName
 from rcopt.core.outcomes import with_test
+from rcopt.core.statistics.cascade_gain import MeanGain, cascade_gain
 from rcopt.core.study_front import study_front
 from rcopt.progress import Progress
 from rcopt.study.file import Study
@@ -23,11 +24,13 @@ class Ranking:
         points: Cheapest first, strictly rising in cost and accuracy on validation, each with
             its test numbers. They come from the exact sweep, so they are no trials.
         exact: Whether the front is exact over all cascades and thresholds of the stages.
+        gain: What cascading brings by this cost.
         times: The stages' times; None where the cost is not measured.
     """
 
     points: tuple[OperatingPoint, ...]
     exact: bool
+    gain: MeanGain | None
     times: StageTimes | None
 
 
@@ -67,4 +70,10 @@ def rank(
         optional=settings.stages.optional,
         resolutions=settings.stages.resolutions or None,
     )
-    return Ranking(with_test(front.points, stages, rule), front.exact and front.complete, times)
+    gain = cascade_gain(front.points, stages, rule)
+    return Ranking(
+        with_test(front.points, stages, rule),
+        front.exact and front.complete,
+        None if gain is None else gain.over_all,
+        times,
+    )

@@ -15,6 +15,7 @@ from rcopt.core.cost import Amount
 from rcopt.core.fronts import non_dominated, spread
 from rcopt.core.hypervolumes import Frame, frame_of, hypervolume_share
 from rcopt.core.outcomes import with_test
+from rcopt.core.statistics.cascade_gain import MeanGain, cascade_gain
 from rcopt.core.study_front import StudyFront
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import DAMAGE, InputError, WorkError
@@ -73,6 +74,7 @@ class Results:
         classes: Class names.
         experiment_id: MLflow's id of the study's experiment.
         timing: How the stages' times were measured; empty unless time is the cost.
+        gain: What cascading brings; None where single stages cannot be mixed.
         notes: What a person should know of the data.
     """
 
@@ -88,6 +90,7 @@ class Results:
     classes: tuple[str, ...]
     experiment_id: str
     timing: str = ""
+    gain: MeanGain | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -139,6 +142,7 @@ def build_results(
     kept = np.flatnonzero(non_dominated(accuracy, cost))
     points = with_test([everything[i] for i in kept[np.argsort(cost[kept])]], stages, rule)
     sampled = [p for p in trials if p.source == "sampled"]
+    gain = cascade_gain(points, stages, rule)
     frame = frame_of(
         [trained.predictions["validation"].accuracy for trained in stages],
         [trained.stage.cost for trained in stages],
@@ -159,6 +163,7 @@ def build_results(
         classes=data.classes,
         experiment_id=experiment_id,
         timing=timing,
+        gain=None if gain is None else gain.over_all,
         notes=data.notes,
     )
 
@@ -198,6 +203,7 @@ def save_results(path: Path, results: Results) -> None:
         "classes": list(results.classes),
         "experiment_id": results.experiment_id,
         "timing": results.timing,
+        "cascade_gain": None if results.gain is None else results.gain.to_dict(),
         **({"notes": list(results.notes)} if results.notes else {}),
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
@@ -237,6 +243,7 @@ def load_results(path: Path) -> Results:
             classes=tuple(str(name) for name in tree["classes"]),
             experiment_id=str(tree["experiment_id"]),
             timing=str(tree.get("timing", "")),
+            gain=MeanGain.from_dict(gain) if (gain := tree.get("cascade_gain")) else None,
             notes=tuple(str(note) for note in tree.get("notes", ())),
         )
     except FileNotFoundError:

@@ -130,9 +130,11 @@ class Runner:
         results = replace(results, points=points)
         save_results(self._study.results_file, results)
         self._tracker.log_files(self._run, [self._study.results_file])
+        gain = results.gain
         self._tracker.set_study_metrics(
             self._run,
             {
+                **({} if gain is None else {"test/gain": gain.mean.estimate}),
                 "hypervolume": results.hypervolume,
                 "hypervolume/sampled": results.sampled_hypervolume or 0.0,
                 "stages": len(self._pool),

@@ -21,6 +21,7 @@ from rcopt.core.statistics.baselines import (
     two_stage_front,
 )
 from rcopt.core.statistics.bootstrap import Bootstrap, SavingInterval, bootstrap
+from rcopt.core.statistics.cascade_gain import CascadeGain, cascade_gain
 from rcopt.core.statistics.generalization import Generalization, generalization
 from rcopt.core.statistics.intervals import Interval, accuracy_interval
 from rcopt.core.statistics.savings import Saving, savings
@@ -140,6 +141,7 @@ class ReportData:
         savings: Against the top stage, by accuracy given up.
         generalization: Optimistic and pessimistic test front and their hypervolumes.
         bootstrap: The band around the test front, and the validation front's optimism.
+        gain: What cascading brings against mixing single stages; None where it cannot be told.
         two_stage: The best cascades of at most two stages, picked on validation, with test.
         featured: One cascade at length; None if the front has none of two or three stages.
         history: How far the search had come after each trial.
@@ -156,6 +158,7 @@ class ReportData:
     savings: tuple[SavingLine, ...]
     generalization: Generalization
     bootstrap: Bootstrap
+    gain: CascadeGain | None
     two_stage: tuple[OperatingPoint, ...]
     featured: Featured | None
     history: SearchHistory | None
@@ -224,6 +227,7 @@ def report_data(
         savings=saved,
         generalization=picked,
         bootstrap=resampled,
+        gain=cascade_gain(points, stages, rule),
         two_stage=with_test(two_stage_front(stages, rule), stages, rule),
         featured=None if featured is None else _at_length(featured, points, stages, rule),
         history=search_history(
