@@ -40,10 +40,10 @@ def status_command(arguments: argparse.Namespace) -> None:
 
     from rcopt.cli import tables
     from rcopt.study.file import load_study
-    from rcopt.study.status import status
+    from rcopt.study.status import read_status
 
     loaded = load_study(arguments.study, arguments.overrides)
-    now = status(loaded)
+    now = read_status(loaded)
     if arguments.format == "json":
         print(json.dumps(tables.status_tree(loaded.name, now), indent=1))
     else:

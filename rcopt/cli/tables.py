@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rcopt.serving.pictures import Answer
     from rcopt.study.choice import Choice
     from rcopt.study.status import Status
-    from rcopt.study.workers.places import Worker
+    from rcopt.study.workers.slots import Worker
 
 
 #: Columns that a table for people fits in.

@@ -10,14 +10,14 @@ from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.results import Results, load_results, well_spread
 from rcopt.study.runner import Runner
-from rcopt.study.session import Visit
+from rcopt.study.session import StudySession
 from rcopt.study.settings import identity
-from rcopt.study.stages.opening import open_material
+from rcopt.study.stages.opening import open_stages
 from rcopt.study.stages.times import fixed
 from rcopt.study.trials import Trials
-from rcopt.study.workers import places
+from rcopt.study.workers import slots
 from rcopt.study.workers.claims import open_claims
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 
 def run(
@@ -50,27 +50,29 @@ def run(
     """
     progress = progress or Progress()
     settings = study.settings
-    patient = Patience(settings.search.patience, progress)
+    retry = RetryPolicy(settings.search.patience, progress)
     claims = open_claims(study.storage, study.claims, settings.search.lease)
-    with places.join(study, claims) as place:
-        if place.index:
-            progress.note(f"{study.name}: others are at it; this is worker {place.index}")
+    with slots.join(study, claims) as slot:
+        if slot.index:
+            progress.note(
+                f"{study.name}: joining as worker {slot.index} (other workers are running)"
+            )
         tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
-        material = open_material(study, tracker, progress, claims=claims, patience=patient)
-        shared = {**identity(settings), "data.digest": material.data.digest}
+        provider = open_stages(study, tracker, progress, claims=claims, retry=retry)
+        shared = {**identity(settings), "data.digest": provider.data.digest}
         trials_of = Trials(study.storage, study.name, study.folder, shared, settings.search.cost)
         with closing(trials_of) as stored:
-            times = fixed(study, material, stored, progress)
+            times = fixed(study, provider, stored, progress)
             if retry_failed:
                 stored.forget_failures()
             _keep_file(study)
-            visit = Visit(study, tracker, material, place, patient)
-            with visit as study_run, interruption.insisted():
+            session = StudySession(study, tracker, provider, slot, retry)
+            with session as study_run, interruption.insisted():
                 runner = Runner(
-                    study, tracker, study_run, material, stored, times, place, patient, progress
+                    study, tracker, study_run, provider, stored, times, slot, retry, progress
                 )
                 results = runner.run(trials or settings.search.trials, every_stage=every_stage)
-                results = visit.finish(runner.report) or results
+                results = session.finish(runner.report) or results
     if every_stage and runner.failed:
         raise WorkError(f"not every stage could be trained: {runner.failed}")
     return results

@@ -22,7 +22,7 @@ from rcopt.study.foreign_trials import requests
 from rcopt.study.results import Results, build_results, numbers, save_results, well_spread
 from rcopt.study.space import Proposal
 from rcopt.study.stage_pool import StagePool
-from rcopt.study.stages.base import Material
+from rcopt.study.stages.base import StageProvider
 from rcopt.study.stages.times import StageTimes
 from rcopt.study.trial_records import (
     exact_trial,
@@ -32,9 +32,9 @@ from rcopt.study.trial_records import (
     trial_source,
 )
 from rcopt.study.trials import Trials
-from rcopt.study.workers import places
+from rcopt.study.workers import slots
 from rcopt.study.workers.claims import shared_lock
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 #: Seconds between looks when all that is left to train is being trained by other workers.
 POLL = 1.0
@@ -47,11 +47,11 @@ class Runner:
         study: The study file.
         tracker: MLflow.
         study_run: The study's run in it.
-        material: Where stages come from.
+        provider: Where stages come from.
         stored: The study's trials.
         times: Of the stages, if time is the cost.
-        place: This worker's place among all.
-        patient: Waits for servers that are away.
+        slot: This worker's slot among all.
+        retry: Waits for servers that are away.
         progress: Shows what goes on.
     """
 
@@ -60,24 +60,24 @@ class Runner:
         study: Study,
         tracker: tracking.Tracker,
         study_run: tracking.StudyRun,
-        material: Material,
+        provider: StageProvider,
         stored: Trials,
         times: StageTimes | None,
-        place: places.Place,
-        patient: Patience,
+        slot: slots.WorkerSlot,
+        retry: RetryPolicy,
         progress: Progress,
     ) -> None:
         settings = study.settings
         self._study, self._tracker, self._run = study, tracker, study_run
-        self._data, self._space, self._times = material.data, material.space, times
-        self._stored, self._place, self._patient = stored, place, patient
+        self._data, self._space, self._times = provider.data, provider.space, times
+        self._stored, self._slot, self._retry = stored, slot, retry
         self._progress = progress
         self._rule = AnswerRule(**settings.answers.model_dump())
         self._pool = StagePool(
-            study, study_run, material, stored, times, self._rule, patient, progress
+            study, study_run, provider, stored, times, self._rule, retry, progress
         )
         self._sampler = samplers.Sampler(
-            settings.search.sampler, material.space, seed=settings.seed, worker=place.index
+            settings.search.sampler, provider.space, seed=settings.seed, worker=slot.index
         )
         #: What was done already: trials in MLflow, the front among the trials, stages in results.
         self._logged: set[int] = set()
@@ -97,22 +97,22 @@ class Runner:
             total: Over all workers.
             every_stage: Train all stages of the space before.
         """
-        self._patient(self._catch_up)
+        self._retry(self._catch_up)
         with self._log() as log:
             # While others are at it, what MLflow lacks may be on its way; the last one looks.
-            if not self._patient(self._place.others):
-                self._patient(self._backfill, log)
+            if not self._retry(self._slot.others):
+                self._retry(self._backfill, log)
             if every_stage:
-                self._patient(self._train_all, log)
-            self._patient(self._do_requests, log)
-            while (done := self._patient(self._stored.count_sampled)) < total:
+                self._retry(self._train_all, log)
+            self._retry(self._do_requests, log)
+            while (done := self._retry(self._stored.count_sampled)) < total:
                 interruption.check()
                 self._progress.count("trials", done, total, f"{len(self._pool)} stages")
                 # Whatever an outage undid is proposed or added again.
-                self._patient(self._do_requests, log)
-                self._patient(self._one_trial, total, log)
+                self._retry(self._do_requests, log)
+                self._retry(self._one_trial, total, log)
             self._progress.count("trials", total, total, f"{len(self._pool)} stages")
-            for exact in self._patient(self._catch_up):
+            for exact in self._retry(self._catch_up):
                 self._hand_over(log, exact)
         return self._save()
 
@@ -273,7 +273,9 @@ class Runner:
     def _wait_for_others(self) -> None:
         if not self._told_waiting:
             self._told_waiting = True
-            self._progress.note("all that is left to train is being trained by others; waiting")
+            self._progress.note(
+                "waiting for other workers: they are training every stage that is left"
+            )
         time.sleep(POLL)
 
     def _add_exact(self) -> list[OperatingPoint]:

@@ -1,4 +1,4 @@
-"""A worker's visit to a study: who is there, and the study's run in MLflow meanwhile."""
+"""A worker's session with a study: who else is there, and the study's run in MLflow meanwhile."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -9,14 +9,14 @@ from rcopt.errors import WorkError
 from rcopt.processes import this_owner
 from rcopt.study.file import Study
 from rcopt.study.results import Results
-from rcopt.study.stages.base import Material
-from rcopt.study.workers import places
+from rcopt.study.stages.base import StageProvider
+from rcopt.study.workers import slots
 from rcopt.study.workers.claims import shared_lock
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 
-class Visit:
-    """A worker's time at a study: its run in MLflow is open while anybody is at it.
+class StudySession:
+    """A worker's session with a study, whose MLflow run is open while any worker is active.
 
     Who leaves last reports, and closes the run with whatever workers that died have left open.
     """
@@ -25,16 +25,16 @@ class Visit:
         self,
         study: Study,
         tracker: tracking.Tracker,
-        material: Material,
-        place: places.Place,
-        patient: Patience,
+        provider: StageProvider,
+        slot: slots.WorkerSlot,
+        retry: RetryPolicy,
     ) -> None:
-        self._study, self._tracker, self._material = study, tracker, material
-        self._place, self._patient = place, patient
+        self._study, self._tracker, self._provider = study, tracker, provider
+        self._slot, self._retry = slot, retry
         self._finished = False
 
     def __enter__(self) -> tracking.StudyRun:
-        self._run = self._patient(self._open)
+        self._run = self._retry(self._open)
         return self._run
 
     def __exit__(
@@ -56,14 +56,14 @@ class Visit:
         Returns:
             What ``report`` returned, or None if others are still at it and will report.
         """
-        results = self._patient(self._leave, "FINISHED", "", report)
+        results = self._retry(self._leave, "FINISHED", "", report)
         self._finished = True
         return results
 
     def _open(self) -> tracking.StudyRun:
         with self._gate():
-            run = _open_run(self._study, self._tracker, self._material)
-            self._tracker.close_stale(run, self._place.works)
+            run = _open_run(self._study, self._tracker, self._provider)
+            self._tracker.close_stale(run, self._slot.works)
             return run
 
     def _leave(
@@ -74,12 +74,12 @@ class Visit:
     ) -> Results | None:
         own = this_owner()
         with self._gate():
-            others = self._place.others()
-            self._place.leave()
+            others = self._slot.others()
+            self._slot.leave()
             results = None if others or report is None else report()
             # With what dead workers left, and what an outage made this one open twice.
             self._tracker.close_stale(
-                self._run, lambda owner: owner != own and self._place.works(owner)
+                self._run, lambda owner: owner != own and self._slot.works(owner)
             )
             if not others:
                 self._tracker.end_study(self._run, status, reason)
@@ -90,9 +90,11 @@ class Visit:
         return shared_lock(study.storage, study.folder, f"study.{study.name}")
 
 
-def _open_run(study: Study, tracker: tracking.Tracker, material: Material) -> tracking.StudyRun:
-    data = material.data
-    space = material.space
+def _open_run(
+    study: Study, tracker: tracking.Tracker, provider: StageProvider
+) -> tracking.StudyRun:
+    data = provider.data
+    space = provider.space
     sizes = ", ".join(f"{count} {split}" for split, count in data.split_sizes.items())
     table = "\n".join(
         f"| {resolution} | {', '.join(names)} |" for resolution, names in space.backbones.items()

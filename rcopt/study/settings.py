@@ -31,7 +31,7 @@ def _without_controls(text: str) -> str:
 Share = Annotated[float, Field(ge=0, le=1)]
 Resolution = Annotated[int, Field(ge=8, le=1024)]
 #: A path, an address or one of a few words.
-Place = Annotated[str, AfterValidator(_without_controls)]
+Location = Annotated[str, AfterValidator(_without_controls)]
 
 
 class _Section(BaseModel):
@@ -43,7 +43,7 @@ class DataSettings(_Section):
 
     source: str = "digits"
     """``predictions``, or one of `rcopt.data.sources`: digits, folder, imagenette."""
-    root: Place | None = None
+    root: Location | None = None
     """Relative to the project. folder: ROOT/{train,val}/CLASS/IMAGE; imagenette: where it is
     downloaded to; predictions: a folder of stage files."""
     validation: Share = 0.5
@@ -135,7 +135,7 @@ else:
 class TrainingSettings(RecipeChanges):
     """How stages are trained, where `rcopt.models.recipe.Recipe` is to differ; and on what."""
 
-    weights: Place = "none"
+    weights: Location = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
     keep_memory: bool = False
@@ -187,7 +187,7 @@ class SearchSettings(_Section):
     trials: int = Field(default=200, ge=1, le=1_000_000)
     """The study's total, over all workers and restarts."""
     sampler: Literal["auto", "tpe", "nsga2", "gp", "random"] = "auto"
-    storage: Place = "journal"
+    storage: Location = "journal"
     cost: CostName = "flops"
     """What is minimized beside accuracy: mean FLOPs, or mean time as ``[latency]`` says."""
     exact: bool = True
@@ -223,7 +223,7 @@ class LatencySettings(_Section):
 class TrackingSettings(_Section):
     """MLflow."""
 
-    uri: Place = "sqlite:///mlruns/mlflow.db"
+    uri: Location = "sqlite:///mlruns/mlflow.db"
     cascade_runs: int = Field(default=1000, ge=0)
     """Evaluations beyond this are steps of the study run, not runs of their own."""
 

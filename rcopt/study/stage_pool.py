@@ -14,10 +14,10 @@ from rcopt.errors import InputError, OutageError, UnreachableError, WorkError
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.space import Proposal
-from rcopt.study.stages.base import Material
+from rcopt.study.stages.base import StageProvider
 from rcopt.study.stages.times import StageTimes, priced
 from rcopt.study.trials import Trials
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 
 class StagePool:
@@ -26,11 +26,11 @@ class StagePool:
     Args:
         study: The study file.
         run: The study's run in MLflow.
-        material: Where stages come from.
+        provider: Where stages come from.
         stored: The study's trials; they count failed trainings, over all workers.
         times: Of the stages, if time is the cost.
         rule: How probabilities become answers.
-        patient: Waits for servers that are away.
+        retry: Waits for servers that are away.
         progress: Shows what goes on.
     """
 
@@ -38,28 +38,28 @@ class StagePool:
         self,
         study: Study,
         run: tracking.StudyRun,
-        material: Material,
+        provider: StageProvider,
         stored: Trials,
         times: StageTimes | None,
         rule: AnswerRule,
-        patient: Patience,
+        retry: RetryPolicy,
         progress: Progress,
     ) -> None:
-        self._study, self._run, self._material, self._stored = study, run, material, stored
-        self._patient, self._progress = patient, progress
+        self._study, self._run, self._provider, self._stored = study, run, provider, stored
+        self._retry, self._progress = retry, progress
         self._trained: dict[StageId, TrainedStage] = {}
         self._failed: dict[StageId, str] = {}
         self._busy: frozenset[StageId] = frozenset()
         self._looked = 0
         self.costs: dict[StageId, Stage] = {
             key: priced(stage, study.settings.search.cost, times)
-            for key, stage in material.costs.items()
+            for key, stage in provider.costs.items()
         }
         self.front: StudyFront = study_front(
             [],
             rule=rule,
-            optional=material.space.optional,
-            resolutions=tuple(material.space.backbones),
+            optional=provider.space.optional,
+            resolutions=tuple(provider.space.backbones),
         )
 
     def __len__(self) -> int:
@@ -95,12 +95,12 @@ class StagePool:
         """Look at what other workers are training now."""
         self._busy = frozenset()
         if len(self._trained) < len(self.costs):
-            self._busy = self._material.busy() - self._trained.keys()
+            self._busy = self._provider.busy() - self._trained.keys()
 
     def possible(self) -> bool:
         """Return whether any cascade is left that needs no failed and no busy stage."""
         barred = self._failed.keys() | self._busy
-        space = self._material.space
+        space = self._provider.space
         left = [
             any((resolution, name) not in barred for name in names)
             for resolution, names in space.backbones.items()
@@ -150,15 +150,15 @@ class StagePool:
         if key in self._failed:
             return False
         attempts = self._study.settings.training.attempts
-        failure = self._patient(self._stored.failures).get(key)
+        failure = self._retry(self._stored.failures).get(key)
         while failure is None or failure.attempts < attempts:
             try:
                 with interruption.insisted():
-                    found = self._material.obtain(self._run, key, wait=wait)
+                    found = self._provider.obtain(self._run, key, wait=wait)
             except (UnreachableError, OutageError):
                 raise
             except WorkError as error:
-                failure = self._patient(self._stored.add_failure, key, str(error))
+                failure = self._retry(self._stored.add_failure, key, str(error))
                 self._progress.note(
                     f"{key.name} failed, attempt {failure.attempts} of {attempts}: {error}"
                 )

@@ -11,7 +11,7 @@ from rcopt.study.results import Results, load_results
 from rcopt.study.stages.trainable import known_macs
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Failure, Trials
-from rcopt.study.workers import places
+from rcopt.study.workers import slots
 from rcopt.study.workers.claims import open_claims
 
 
@@ -36,7 +36,7 @@ class Status:
     sampled: int
     exact: int
     total: int
-    workers: tuple[places.Worker, ...]
+    workers: tuple[slots.Worker, ...]
     failed: Mapping[StageId, Failure]
     stages: int | None
     seconds_left: float | None
@@ -68,7 +68,7 @@ class Status:
         return None if sampled is None else sampled / self.results.hypervolume
 
 
-def status(study: Study) -> Status:
+def read_status(study: Study) -> Status:
     """Say how far a study is, also while it runs elsewhere; nothing is loaded but numbers.
 
     Raises:
@@ -82,7 +82,7 @@ def status(study: Study) -> Status:
         sources = [trial_source(trial) for trial in stored.all()]
         failures = stored.failures()
     claims = open_claims(study.storage, study.claims, settings.search.lease)
-    at_work = tuple(places.workers(study.name, claims))
+    at_work = tuple(slots.active_workers(study.name, claims))
     attempts = settings.training.attempts
     failed = {stage: f for stage, f in failures.items() if f.attempts >= attempts}
     path = study.folder / "results.json"

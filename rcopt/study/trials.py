@@ -64,7 +64,7 @@ class Trials:
         cost: CostName = "flops",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._place = (storage, folder, f"trials.{name}")
+        self._lock_args = (storage, folder, f"trials.{name}")
         # First use of an empty database by several processes at once fails for most of them.
         with shared_lock(storage, folder, "store"):
             self._storage = open_storage(storage, folder)
@@ -119,7 +119,7 @@ class Trials:
 
     def add_failure(self, stage: StageId, reason: str) -> Failure:
         """Count one more failed training of a stage; all workers see it."""
-        with shared_lock(*self._place):
+        with shared_lock(*self._lock_args):
             before = self.failures().get(stage)
             failure = Failure(1 + (before.attempts if before else 0), reason)
             self._set_failure(stage, failure)
@@ -127,7 +127,7 @@ class Trials:
 
     def forget_failures(self) -> None:
         """Let every stage that was given up be tried again."""
-        with shared_lock(*self._place):
+        with shared_lock(*self._lock_args):
             for stage, failure in self.failures().items():
                 self._set_failure(stage, Failure(0, failure.reason))
 
@@ -150,7 +150,7 @@ class Trials:
 
         The lock is held meanwhile, so that what was counted inside stays true.
         """
-        with shared_lock(*self._place):
+        with shared_lock(*self._lock_args):
             yield self._add
 
     def shared(self, key: str, make: Callable[[], str]) -> str:
@@ -160,7 +160,7 @@ class Trials:
             key: Its name.
             make: Makes it when it is first asked for; others who ask meanwhile wait.
         """
-        storage, folder, name = self._place
+        storage, folder, name = self._lock_args
         with shared_lock(storage, folder, f"{name}.{key}", timeout=3600.0):
             with reported():
                 found = self.study.user_attrs.get(f"rcopt.{key}")
@@ -172,7 +172,7 @@ class Trials:
 
     def skip(self, number: int, reason: str) -> bool:
         """Mark a trial of others as left out; return whether it was not yet."""
-        with shared_lock(*self._place), reported():
+        with shared_lock(*self._lock_args), reported():
             trial = self.all()[number]
             if SKIPPED in trial.user_attrs or "source" in trial.user_attrs:
                 return False
@@ -204,7 +204,7 @@ class Trials:
         Returns:
             The number of the trial that holds the answer; None if another worker was faster.
         """
-        with shared_lock(*self._place), reported():
+        with shared_lock(*self._lock_args), reported():
             trials = self.all()
             asked = trials[number]
             if asked.state.is_finished():

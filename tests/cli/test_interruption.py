@@ -206,7 +206,7 @@ def test_when_all_that_is_left_is_trained_by_others_a_worker_waits_and_takes_ove
     first = start(project, tmp_path / "first", *COMMAND, *one_stage, pause=TRAINING)
     first.wait_until_paused()
     second = start(project, tmp_path / "second", *COMMAND, *one_stage)
-    second.wait_until_told("all that is left to train is being trained by others; waiting")
+    second.wait_until_told("waiting for other workers")
     first.signal(signal.SIGKILL)
     first.wait()
     finished = second.wait()

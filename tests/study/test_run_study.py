@@ -20,7 +20,7 @@ from rcopt.study.file import Study, load_study
 from rcopt.study.run_study import front, run
 from rcopt.study.stages.lookup import trained_stages
 from rcopt.study.stages.recorded import StoredPredictions
-from rcopt.study.status import status
+from rcopt.study.status import read_status
 from rcopt.study.trials import Failure
 from rcopt.tracking import Tracker, open_tracker
 from tests.support.study_helpers import (
@@ -194,14 +194,14 @@ def test_an_interrupted_study_says_so_in_its_run(new_study: NewStudy) -> None:
     assert "the same command continues" in study_run.tags["rcopt.reason"]
     assert sources(study)["sampled"] == 3
     # What the stages so far can do is there already.
-    assert status(study).sampled == 3
+    assert read_status(study).sampled == 3
     assert {p.test is None for p in front(study)} == {False}
 
 
 def test_a_study_that_was_not_started_has_neither_status_nor_front(new_study: NewStudy) -> None:
     study = new_study()
     with pytest.raises(InputError, match="not started yet; 'rcopt run"):
-        status(study)
+        read_status(study)
     with pytest.raises(InputError, match="no front yet; 'rcopt run'"):
         front(study)
     assert not study.folder.exists()
@@ -322,7 +322,7 @@ def test_trials_in_a_database_of_the_project_give_the_same_study(new_study: NewS
     in_database, in_journal = new_study("search.storage=sqlite:///optuna.db"), new_study()
     assert run(in_database).hypervolume == run(in_journal).hypervolume
     assert (in_database.project / "optuna.db").is_file()
-    assert status(in_database).sampled == 8
+    assert read_status(in_database).sampled == 8
     assert run(in_database, trials=9).sampled == 9
 
 
@@ -421,12 +421,12 @@ def test_a_failing_stage_is_tried_so_many_times_and_then_the_study_goes_on_witho
     # Given up is given up, whoever asks next, until somebody asks for another try.
     run(study, trials=12)
     assert material.asked.count(bad) == attempts
-    assert status(study).failed == {bad: Failure(attempts, "training diverged at 96")}
+    assert read_status(study).failed == {bad: Failure(attempts, "training diverged at 96")}
     material.bad.clear()
     results = run(study, trials=24, retry_failed=True)
     assert len(results.stages) == 3
     assert material.asked.count(bad) == attempts + 1
-    assert status(study).failed == {}
+    assert read_status(study).failed == {}
 
 
 def test_a_stage_that_fails_once_is_used_all_the_same(
@@ -436,7 +436,7 @@ def test_a_stage_that_fails_once_is_used_all_the_same(
     material = failing(monkeypatch, (96, "resnet34"))
     material.mended_after = 1
     assert len(run(study).stages) == 3
-    assert status(study).failed == {}
+    assert read_status(study).failed == {}
 
 
 @pytest.mark.slow

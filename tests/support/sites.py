@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rcopt.study.file import Study, load_study
 from rcopt.study.results import load_results
-from rcopt.study.status import Status, status
+from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Trials
 from rcopt.study.workers.claims import Claims, open_claims
-from rcopt.study.workers.places import workers
+from rcopt.study.workers.slots import active_workers
 from tests.support.study_helpers import (
     TRAINED,
     Command,
@@ -63,7 +63,7 @@ class Site:
     def holder(self, commands: list[Command]) -> Command | None:
         """Return a command that is training a stage, waiting a little for one."""
         for _ in range(30):
-            training = {w.process for w in workers("tiny", self.claims()) if w.training}
+            training = {w.process for w in active_workers("tiny", self.claims()) if w.training}
             for command in commands:
                 if f"{platform.node()}:{command.process.pid}" in training:
                     return command
@@ -81,7 +81,7 @@ class Site:
         """What `rcopt status` knows; waits until the study is there to ask about."""
         study = self.study
         wait_until((study.folder / "study.toml").exists, "the study's start")
-        return status(study)
+        return read_status(study)
 
 
 NewSite = Callable[..., Site]

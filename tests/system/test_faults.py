@@ -85,7 +85,7 @@ def test_workers_outlast_restarts_and_a_time_without_any_server(
     wait_until(lambda: site.sampled() >= 3, "the first trials")
     postgres_server.stop()
     for worker in at_work:
-        worker.wait_until_told("waiting for it")
+        worker.wait_until_told("retrying for up to")
     postgres_server.start()
     before = site.sampled()
     wait_until(lambda: site.sampled() > before, "a trial after PostgreSQL's restart")
@@ -104,8 +104,8 @@ def test_workers_outlast_restarts_and_a_time_without_any_server(
         finished = worker.wait()
         assert finished.code == 0, finished.err
         assert "PostgreSQL" in finished.err or "search.storage" in finished.err
-        assert "waiting for it (up to 3600 s)" in finished.err
-        assert "it is back after" in finished.err
+        assert "retrying for up to 3600 s" in finished.err
+        assert "connection restored after" in finished.err
         assert "Traceback" not in finished.err
     assert_complete(site, trials)
     assert numbers(site.project) == numbers(undisturbed)
@@ -125,7 +125,7 @@ def test_a_signal_ends_a_worker_soon_also_when_no_server_answers(
     postgres_server.stop()
     site.server.kill()
     try:
-        worker.wait_until_told("waiting for it")
+        worker.wait_until_told("retrying for up to")
         worker.signal(number)
         # Ten seconds are promised; a busy machine gets some more.
         finished = worker.wait(30)

@@ -10,7 +10,7 @@ from rcopt.study.data_summary import DataSummary
 from rcopt.study.space import Space
 
 
-class Material(Protocol):
+class StageProvider(Protocol):
     """Stages by resolution and backbone, trained when first asked for."""
 
     @property

@@ -18,14 +18,14 @@ from rcopt.files import digest
 from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 
 class StoredPredictions:
     """A folder of stage files: anyone's models, no training, no images."""
 
-    def __init__(self, study: Study, tracker: tracking.Tracker, patience: Patience) -> None:
-        self._tracker, self._patient = tracker, patience
+    def __init__(self, study: Study, tracker: tracking.Tracker, retry: RetryPolicy) -> None:
+        self._tracker, self._retry = tracker, retry
         self._stages = read_predictions(study)
         folder = _root(study)
         wanted = study.settings.stages
@@ -84,7 +84,7 @@ class StoredPredictions:
 
     def obtain(self, run: tracking.StudyRun, key: StageId, *, wait: bool) -> TrainedStage:
         """Return a stage as it was read; MLflow shows it once in the study's experiment."""
-        return self._patient(self._shown, run, key)
+        return self._retry(self._shown, run, key)
 
     def busy(self) -> frozenset[StageId]:
         """Return nothing: there is nothing to train."""

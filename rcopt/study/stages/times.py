@@ -16,7 +16,7 @@ from rcopt.files import sealed, unsealed, write_whole
 from rcopt.models.devices import known_device
 from rcopt.progress import Progress
 from rcopt.study.file import Study
-from rcopt.study.stages.base import Material
+from rcopt.study.stages.base import StageProvider
 from rcopt.study.trials import Trials
 
 
@@ -119,7 +119,7 @@ def priced(stage: Stage, cost: CostName, times: StageTimes | None) -> Stage:
 
 
 def fixed(
-    study: Study, material: Material, stored: Trials, progress: Progress
+    study: Study, provider: StageProvider, stored: Trials, progress: Progress
 ) -> StageTimes | None:
     """Return the times that all trials of a study are compared by; None if its cost has none.
 
@@ -132,8 +132,8 @@ def fixed(
     cost = study.settings.search.cost
     if COSTS[cost].meter is None:
         return None
-    stages = list(material.costs.values())
-    classes = len(material.data.classes)
+    stages = list(provider.costs.values())
+    classes = len(provider.data.classes)
 
     def make() -> str:
         times = stage_times(study, stages, classes, cost, progress=progress)

@@ -23,7 +23,7 @@ from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.settings import StudySettings
 from rcopt.study.workers.claims import ClaimLost, Claims
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 if TYPE_CHECKING:
     from rcopt.data.dataset import Dataset
@@ -37,7 +37,7 @@ POLL = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
+class TrainingContext:
     """Everything that making a stage needs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Workshop:
         dataset: Images and splits.
         tracker: MLflow, which is the stage store.
         claims: Who may train what.
-        patience: Waits for servers that are away.
+        retry: Waits for servers that are away.
         progress: What is shown.
         device: Where to train.
     """
@@ -54,34 +54,34 @@ class Workshop:
     dataset: "Dataset"
     tracker: tracking.Tracker
     claims: Claims
-    patience: Patience
+    retry: RetryPolicy
     progress: Progress
     device: str
 
 
-def stage_key(workshop: Workshop, resolution: int, backbone: str) -> str:
+def content_key(context: TrainingContext, resolution: int, backbone: str) -> str:
     """Return the content key: same data, splits, resolution, backbone, recipe, seed, same key."""
     from rcopt.models.families import parse
 
-    settings = workshop.study.settings
+    settings = context.study.settings
     name = parse(backbone).name
     return digest(
         {
             "version": KEY_VERSION,
-            "data": workshop.dataset.digest,
-            "splits": workshop.dataset.split_digest,
+            "data": context.dataset.digest,
+            "splits": context.dataset.split_digest,
             "resolution": resolution,
             "backbone": name,
             "recipe": settings.training.recipe(f"{name}@{resolution}").identity(),
-            "weights": weights_identity(workshop.study),
+            "weights": weights_identity(context.study),
             "seed": settings.seed,
         }
     )
 
 
-def claim_name(workshop: Workshop, resolution: int, backbone: str) -> str:
+def claim_name(context: TrainingContext, resolution: int, backbone: str) -> str:
     """Return what is claimed to train a stage: readable, and its own for each content key."""
-    return f"{backbone}@{resolution}.{stage_key(workshop, resolution, backbone)[:32]}"
+    return f"{backbone}@{resolution}.{content_key(context, resolution, backbone)[:32]}"
 
 
 def weights_identity(study: Study) -> str:
@@ -105,14 +105,14 @@ def weights_identity(study: Study) -> str:
 
 
 def obtain_stage(
-    workshop: Workshop, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
+    context: TrainingContext, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
 ) -> TrainedStage | None:
     """Return a stage: from the store if it was ever trained, else trained here and stored.
 
     A stage that a dead process left is taken over from its last epoch's checkpoint.
 
     Args:
-        workshop: What making it needs.
+        context: What making it needs.
         run: The study it is for.
         resolution: Side of its input.
         backbone: Its name.
@@ -123,25 +123,25 @@ def obtain_stage(
         WorkError: If its training failed (its run is then FAILED).
         KeyboardInterrupt: If interrupted (its run is then KILLED, its checkpoint kept).
     """
-    key = stage_key(workshop, resolution, backbone)
-    name = claim_name(workshop, resolution, backbone)
-    patient, tracker, progress = workshop.patience, workshop.tracker, workshop.progress
+    key = content_key(context, resolution, backbone)
+    name = claim_name(context, resolution, backbone)
+    retry, tracker, progress = context.retry, context.tracker, context.progress
     told = False
     while True:
-        found = patient(tracker.find_stage, key)
+        found = retry(tracker.find_stage, key)
         if found is not None:
-            patient(tracker.reuse_stage, run, found)
+            retry(tracker.reuse_stage, run, found)
             # Whoever stored it may have been killed before it could tidy up.
-            _clear(_checkpoint(workshop, key))
+            _clear(_checkpoint(context, key))
             return found
         with ExitStack() as held:
-            alive = patient(lambda: held.enter_context(workshop.claims.claim(name)))
+            alive = retry(lambda: held.enter_context(context.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
-            if alive is not None and patient(tracker.find_stage, key) is None:
-                if workshop.study.settings.training.keep_memory:
+            if alive is not None and retry(tracker.find_stage, key) is None:
+                if context.study.settings.training.keep_memory:
                     held.enter_context(memory_kept())
                 try:
-                    return _make(workshop, run, key, resolution, backbone, alive)
+                    return _make(context, run, key, resolution, backbone, alive)
                 except ClaimLost as lost:
                     progress.note(f"{lost}; it goes on from its last epoch")
                     continue
@@ -154,7 +154,7 @@ def obtain_stage(
 
 
 def _make(
-    workshop: Workshop,
+    context: TrainingContext,
     run: tracking.StudyRun,
     key: str,
     resolution: int,
@@ -167,19 +167,19 @@ def _make(
     from rcopt.models.training import train
     from rcopt.models.weights import save_weights
 
-    settings = workshop.study.settings
-    dataset, progress = workshop.dataset, workshop.progress
+    settings = context.study.settings
+    dataset, progress = context.dataset, context.progress
     n_classes = len(dataset.classes)
     model = build(
-        backbone, n_classes, resolution, weights=_weights(workshop.study), seed=settings.seed
+        backbone, n_classes, resolution, weights=_weights(context.study), seed=settings.seed
     )
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
     recipe = settings.training.recipe(stage.name)
-    checkpoint = _checkpoint(workshop, key)
+    checkpoint = _checkpoint(context, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    patient, tracker = workshop.patience, workshop.tracker
-    run_id = patient(tracker.start_stage, run, key, stage, _params(settings, recipe, cost))
+    retry, tracker = context.retry, context.tracker
+    run_id = retry(tracker.start_stage, run, key, stage, _params(settings, recipe, cost))
     try:
         seconds = _seconds_before(checkpoint)
         parts = 1
@@ -189,7 +189,7 @@ def _make(
             resolution,
             recipe,
             seed=settings.seed,
-            device=workshop.device,
+            device=context.device,
             checkpoint=checkpoint,
         ):
             interruption.check()
@@ -217,7 +217,7 @@ def _make(
                     dataset,
                     split,
                     resolution,
-                    device=workshop.device,
+                    device=context.device,
                     precision=recipe.precision,
                 )
                 alive()
@@ -228,7 +228,7 @@ def _make(
             macs=cost.macs,
             parameters=cost.parameters,
             seconds=seconds,
-            details=_details(workshop, recipe, seconds),
+            details=_details(context, recipe, seconds),
         )
         # Named after the stage, so that what a killed process leaves here is found and removed.
         folder = checkpoint.with_suffix(".files")
@@ -248,7 +248,7 @@ def _make(
             alive()
             return tracker.finish_stage(run_id, trained, files)
 
-        published = patient(publish)
+        published = retry(publish)
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or interruption.asked()
         handed_on = stopped or isinstance(error, ClaimLost)
@@ -279,32 +279,32 @@ def _params(settings: StudySettings, recipe: Recipe, cost: "Cost") -> Mapping[st
     }
 
 
-def _details(workshop: Workshop, recipe: Recipe, seconds: float) -> Mapping[str, str]:
+def _details(context: TrainingContext, recipe: Recipe, seconds: float) -> Mapping[str, str]:
     import platform
 
     import torch
     import torchvision
 
-    cuda = workshop.device.startswith("cuda")
+    cuda = context.device.startswith("cuda")
     hardware = (
-        torch.cuda.get_device_name(workshop.device)
+        torch.cuda.get_device_name(context.device)
         if cuda
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     )
-    levels = workshop.dataset.levels
+    levels = context.dataset.levels
     return {
         "hardware": hardware,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "recipe": json.dumps(asdict(recipe)),
-        "weights": weights_identity(workshop.study),
-        "seed": str(workshop.study.settings.seed),
+        "weights": weights_identity(context.study),
+        "seed": str(context.study.settings.seed),
         "epochs": str(recipe.epochs),
         "seconds": f"{seconds:.1f}",
-        "data": workshop.dataset.name,
-        "data_digest": workshop.dataset.digest,
-        "split_digest": workshop.dataset.split_digest,
-        "classes": "\n".join(workshop.dataset.classes),
+        "data": context.dataset.name,
+        "data_digest": context.dataset.digest,
+        "split_digest": context.dataset.split_digest,
+        "classes": "\n".join(context.dataset.classes),
         **({} if levels is None else {"levels": json.dumps(levels)}),
     }
 
@@ -314,8 +314,8 @@ def _weights(study: Study) -> str | Path:
     return weights if weights in ("none", "pretrained") else study.project / weights
 
 
-def _checkpoint(workshop: Workshop, key: str) -> Path:
-    return workshop.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
+def _checkpoint(context: TrainingContext, key: str) -> Path:
+    return context.study.project / "mlruns" / "checkpoints" / f"{key}.safetensors"
 
 
 def _clear(checkpoint: Path) -> None:

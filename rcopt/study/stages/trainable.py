@@ -19,13 +19,13 @@ from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
 from rcopt.study.stages.train_once import (
-    Workshop,
+    TrainingContext,
     claim_name,
     obtain_stage,
     weights_identity,
 )
 from rcopt.study.workers.claims import Claims
-from rcopt.study.workers.outages import Patience
+from rcopt.study.workers.retrying import RetryPolicy
 
 if TYPE_CHECKING:
     from rcopt.data.dataset import Dataset
@@ -40,7 +40,7 @@ class TrainableStages:
         tracker: tracking.Tracker,
         progress: Progress,
         claims: Claims,
-        patience: Patience,
+        retry: RetryPolicy,
     ) -> None:
         from rcopt.models.families import parse
 
@@ -61,12 +61,12 @@ class TrainableStages:
         self._device = known_device("training.device", settings.training.device)
         weights_identity(study)
         dataset = open_dataset(study, progress)
-        self._workshop = Workshop(
+        self._context = TrainingContext(
             study=study,
             dataset=dataset,
             tracker=tracker,
             claims=claims,
-            patience=patience,
+            retry=retry,
             progress=progress,
             device=self._device,
         )
@@ -81,7 +81,7 @@ class TrainableStages:
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
         self._space = Space(_by_cost(self._costs), settings.stages.optional)
-        self._claimed_as = {key: claim_name(self._workshop, *key) for key in self._costs}
+        self._claimed_as = {key: claim_name(self._context, *key) for key in self._costs}
 
     @property
     def space(self) -> Space:
@@ -100,11 +100,11 @@ class TrainableStages:
 
     def obtain(self, run: tracking.StudyRun, key: StageId, *, wait: bool) -> TrainedStage | None:
         """Return a stage from the store, or train it and store it."""
-        return obtain_stage(self._workshop, run, *key, wait=wait)
+        return obtain_stage(self._context, run, *key, wait=wait)
 
     def busy(self) -> frozenset[StageId]:
         """Return the stages that some worker is training now."""
-        held = {holder.key for holder in self._workshop.claims.held()}
+        held = {holder.key for holder in self._context.claims.held()}
         return frozenset(key for key, name in self._claimed_as.items() if name in held)
 
 

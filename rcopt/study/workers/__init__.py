@@ -1,1 +1,1 @@
-"""Several workers on one study: claims, places, outages."""
+"""Several workers on one study: claims, slots, retrying."""

@@ -356,7 +356,8 @@ def _os_errors(folder: Path) -> Iterator[None]:
 
 def _kept_too_long(name: str, timeout: float) -> WorkError:
     return WorkError(
-        f"lock {name}: another process has kept it for {timeout:g} s; is one stopped or stuck?"
+        f"timed out after {timeout:g} s waiting for lock {name}, held by another process; check "
+        "whether that process is stopped or stuck"
     )
 
 

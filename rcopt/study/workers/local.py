@@ -12,7 +12,7 @@ from typing import IO
 from rcopt.processes import module_command
 from rcopt.progress import Progress
 from rcopt.study.file import Study
-from rcopt.study.workers.places import check_shareable
+from rcopt.study.workers.slots import check_shareable
 
 #: Seconds that workers have to stop after a signal before they are killed.
 GRACE = 15.0

@@ -1,4 +1,4 @@
-"""Who works on a study: each worker holds a numbered place, freed when it dies."""
+"""Who works on a study: each worker holds a numbered slot, freed when it dies."""
 
 import platform
 import re
@@ -21,7 +21,7 @@ class Worker:
     """A worker of a study.
 
     Attributes:
-        index: Its place, from 0; with the study's seed it fixes its random stream.
+        index: Its slot, from 0; with the study's seed it fixes its random stream.
         process: ``host:pid``.
         since: When it joined (UTC).
         training: Stages it is training now, as ``(name, since)``.
@@ -33,15 +33,15 @@ class Worker:
     training: tuple[tuple[str, datetime], ...] = ()
 
 
-class Place:
-    """A worker's own place among a study's workers; made by `join`."""
+class WorkerSlot:
+    """A worker's own slot among a study's workers; made by `join`."""
 
     def __init__(self, study: str, claims: Claims, index: int, held: ExitStack) -> None:
         self.index = index
         self._study, self._claims, self._held = study, claims, held
 
     def leave(self) -> None:
-        """Give the place back; may be called again."""
+        """Give the slot back; may be called again."""
         self._held.close()
 
     def others(self) -> list[Worker]:
@@ -50,7 +50,7 @@ class Place:
         Raises:
             UnreachableError: If the database of the claims does not answer.
         """
-        return [w for w in workers(self._study, self._claims) if w.index != self.index]
+        return [w for w in active_workers(self._study, self._claims) if w.index != self.index]
 
     def works(self, owner: str) -> bool:
         """Return whether the process that owns an MLflow run is at work.
@@ -83,26 +83,26 @@ def check_shareable(study: Study) -> None:
 
 
 @contextmanager
-def join(study: Study, claims: Claims) -> Iterator[Place]:
-    """Take the first free place among a study's workers, and give it back at the end.
+def join(study: Study, claims: Claims) -> Iterator[WorkerSlot]:
+    """Take the first free slot among a study's workers, and give it back at the end.
 
     Raises:
         InputError: If the study's storage serves only one worker, and there is one.
     """
     with ExitStack() as held:
         for index in range(MOST):
-            if held.enter_context(claims.claim(_place(study.name, index))) is not None:
+            if held.enter_context(claims.claim(_slot(study.name, index))) is not None:
                 break
         else:
-            raise WorkError(f"{study.name}: {MOST} workers are at it already")
+            raise WorkError(f"{study.name}: worker limit reached ({MOST})")
         if index:
             check_shareable(study)
-        place = Place(study.name, claims, index, held)
-        yield place
+        slot = WorkerSlot(study.name, claims, index, held)
+        yield slot
 
 
-def workers(study: str, claims: Claims) -> list[Worker]:
-    """Return who works on a study now, in the order of their places.
+def active_workers(study: str, claims: Claims) -> list[Worker]:
+    """Return who works on a study now, in the order of their slots.
 
     A worker whose machine vanished counts until its lease ends; one of this machine that was
     killed does not.
@@ -113,17 +113,17 @@ def workers(study: str, claims: Claims) -> list[Worker]:
     holders = claims.held()
     found = []
     for holder in holders:
-        place = re.fullmatch(rf"{re.escape(_place(study, ''))}(\d+)", holder.key)
-        if place is None or not process_alive(holder.owner):
+        slot = re.fullmatch(rf"{re.escape(_slot(study, ''))}(\d+)", holder.key)
+        if slot is None or not process_alive(holder.owner):
             continue
         training = tuple(
             (other.key.rpartition(".")[0], other.since)
             for other in holders
             if "@" in other.key and other.owner == holder.owner
         )
-        found.append(Worker(int(place[1]), holder.owner, holder.since, training))
+        found.append(Worker(int(slot[1]), holder.owner, holder.since, training))
     return sorted(found, key=lambda worker: worker.index)
 
 
-def _place(study: str, index: int | str) -> str:
+def _slot(study: str, index: int | str) -> str:
     return f"worker.{study}.{index}"

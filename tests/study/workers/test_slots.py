@@ -16,11 +16,11 @@ from rcopt.files import sealed
 from rcopt.processes import this_owner
 from rcopt.study.file import Study, load_study
 from rcopt.study.results import Results, StageSummary, save_results
-from rcopt.study.status import Status, status
+from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Failure, Trials
 from rcopt.study.workers.claims import Claims, open_claims
-from rcopt.study.workers.places import Place, Worker, join, workers
+from rcopt.study.workers.slots import Worker, WorkerSlot, active_workers, join
 from tests.support.sites import SPACE, NewSite, assert_complete, wait_until
 from tests.support.study_helpers import runs_of, statuses, stored_runs, write_study
 
@@ -105,7 +105,7 @@ def test_an_sqlite_file_serves_one_worker_only(new_site: NewSite) -> None:
     assert "an SQLite file serves one worker only" in several.err
 
 
-# --- places ---
+# --- slots ---
 
 
 @pytest.fixture(params=["file", pytest.param("lease", marks=pytest.mark.postgres)])
@@ -126,11 +126,11 @@ def test_workers_take_the_lowest_free_place(study_and_claims: tuple[Study, Claim
         first.leave()
         with join(study, claims) as again:
             assert again.index == 0
-            assert [w.index for w in workers("tiny", claims)] == [0, 1]
-            # Another study's workers have places of their own.
-            assert workers("tiny.1", claims) == []
-            assert workers("other", claims) == []
-    assert workers("tiny", claims) == []
+            assert [w.index for w in active_workers("tiny", claims)] == [0, 1]
+            # Another study's workers have slots of their own.
+            assert active_workers("tiny.1", claims) == []
+            assert active_workers("other", claims) == []
+    assert active_workers("tiny", claims) == []
 
 
 def test_a_worker_is_shown_with_the_stages_it_trains(
@@ -138,7 +138,7 @@ def test_a_worker_is_shown_with_the_stages_it_trains(
 ) -> None:
     study, claims = study_and_claims
     with join(study, claims), claims.claim("resnet18@32.0123abc"), claims.claim("not-a-stage"):
-        (worker,) = workers("tiny", claims)
+        (worker,) = active_workers("tiny", claims)
         assert worker.process == f"{os.uname().nodename}:{os.getpid()}"
         assert [name for name, _ in worker.training] == ["resnet18@32"]
 
@@ -152,7 +152,7 @@ def test_of_another_host_only_workers_count_as_at_work(
         assert not place.works(f"{os.uname().nodename}:{os.getpid()}:another-start")
         assert not place.works("elsewhere:77:0")
         there = Worker(1, "elsewhere:77", datetime.now(UTC))
-        monkeypatch.setattr(Place, "others", lambda self: [there])
+        monkeypatch.setattr(WorkerSlot, "others", lambda self: [there])
         assert place.works("elsewhere:77:0")
         assert not place.works("elsewhere:78:0")
 
@@ -163,8 +163,8 @@ def test_a_process_that_was_killed_holds_no_place(
     study, claims = study_and_claims
     with join(study, claims):
         # As with a lease, which outlives its holder.
-        monkeypatch.setattr("rcopt.study.workers.places.process_alive", lambda process: False)
-        assert workers("tiny", claims) == []
+        monkeypatch.setattr("rcopt.study.workers.slots.process_alive", lambda process: False)
+        assert active_workers("tiny", claims) == []
 
 
 def test_the_table_of_status_names_workers_and_what_was_given_up() -> None:
@@ -207,7 +207,7 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
     (study.folder / "study.toml").write_text(study.to_toml())
     macs = {"mobilenet_v2-0.1@8/3": 100, "mobilenet_v2-0.25@8/3": 300, "mobilenet_v2-0.1@12/3": 50}
     (study.folder / "macs.json").write_text(json.dumps(sealed({"macs": macs})))
-    assert status(study).seconds_left is None
+    assert read_status(study).seconds_left is None
     done = StageSummary(
         Stage(8, "mobilenet_v2-0.1", 200.0), "k", 100, 1, 0.5, 0.5, seconds=10.0, run_id=None
     )
@@ -225,13 +225,13 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
         experiment_id="1",
     )
     save_results(study.folder / "results.json", results)
-    told = status(study)
+    told = read_status(study)
     assert (told.stages, told.done, told.queued) == (6, 1, 5)
     assert told.seconds_left == 35.0
     claims = open_claims("journal", study.claims)
     with join(study, claims), join(study, claims):
-        assert status(study).seconds_left == 17.5
+        assert read_status(study).seconds_left == 17.5
     with closing(Trials("journal", "tiny", study.folder, None)) as stored:
         for _ in range(study.settings.training.attempts):
             stored.add_failure(StageId(8, "mobilenet_v2-0.25"), "the loss became nan")
-    assert status(study).seconds_left == 5.0
+    assert read_status(study).seconds_left == 5.0

@@ -15,7 +15,7 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
-class Patience:
+class RetryPolicy:
     """Repeats calls that a server which does not answer made fail.
 
     Args:
@@ -58,16 +58,16 @@ class Patience:
                 now = self._clock()
                 if began is None:
                     began = now
-                    self._progress.note(f"{error}; waiting for it (up to {self._limit:g} s)")
+                    self._progress.note(f"{error}; retrying for up to {self._limit:g} s")
                 left = self._limit - (now - began)
                 if left <= 0:
                     raise OutageError(
                         f"{error}; waited {now - began:.0f} s; what is done is kept, the same "
-                        "command goes on when it is back"
+                        "command goes on when the server answers again"
                     ) from error
                 self._sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if began is not None:
-                    self._progress.note(f"it is back after {self._clock() - began:.0f} s")
+                    self._progress.note(f"connection restored after {self._clock() - began:.0f} s")
                 return result
