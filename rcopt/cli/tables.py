@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcopt.core.cascade import Evaluation, OperatingPoint, Stage
+from rcopt.core.cascade import Evaluation, OperatingPoint, StageId
 from rcopt.core.cost import COSTS, Cost
+from rcopt.core.wording import answers_at, cascade_text, duration, short_name
 from rcopt.redaction import one_line
 from rcopt.study.repeats import Repeats, accuracy_within
 from rcopt.study.results import Results
@@ -56,7 +57,7 @@ def front_table(points: Sequence[OperatingPoint]) -> str:
     room = WIDTH - sum(2 + max(map(len, column)) for column in columns)
     rows = []
     for point, cells in zip(points, numbers, strict=True):
-        first, *others = _wrapped(cascade_text(point), room)
+        first, *others = _wrapped(cascade_text(point.cascade, short=True), room)
         rows.append([first, *cells])
         rows += [[f"  {line}", *[""] * len(cells)] for line in others]
     return table(header, rows)
@@ -134,8 +135,8 @@ def status_table(name: str, status: "Status") -> str:
         lines.append(f"time left: at most about {duration(status.seconds_left)} of training")
     lines += [f"worker {_worker_line(worker)}" for worker in status.workers]
     lines += [
-        f"given up after {failure.attempts} attempts: {backbone}@{resolution} ({failure.reason})"
-        for (resolution, backbone), failure in sorted(status.failed.items())
+        f"given up after {failure.attempts} attempts: {StageId(*stage).name} ({failure.reason})"
+        for stage, failure in sorted(status.failed.items())
     ]
     results = status.results
     if results is None:
@@ -189,11 +190,11 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
         ],
         "failed": [
             {
-                "stage": f"{backbone}@{resolution}",
+                "stage": StageId(*stage).name,
                 "attempts": failure.attempts,
                 "reason": failure.reason,
             }
-            for (resolution, backbone), failure in sorted(status.failed.items())
+            for stage, failure in sorted(status.failed.items())
         ],
         "stages_queued": status.queued,
         "stages_running": status.running,
@@ -236,7 +237,7 @@ def choice_table(choice: "Choice") -> str:
         [
             [
                 stage.name,
-                "always" if t is None else "never" if t > 1 else f">= {t:.4f}",
+                answers_at(t),
                 COSTS["flops"].cell(stage.flops),
                 f"{100 * on_validation:.1f}",
                 f"{100 * on_test:.1f}",
@@ -271,12 +272,12 @@ def choice_table(choice: "Choice") -> str:
         )
         if evaluation is not None
     ]
-    against = f"FLOPs against {short_stage(reference.stage)}"
+    against = f"FLOPs against {short_name(reference.stage)}"
     numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
     where = "" if point.trial is None else f", trial {point.trial}"
     parts = [
         choice.verdict(),
-        f"{choice.study}: {cascade_text(point)}  ({point.source}{where})",
+        f"{choice.study}: {cascade_text(point.cascade, short=True)}  ({point.source}{where})",
         stages,
         numbers,
     ]
@@ -328,21 +329,6 @@ def answer_table(answers: Sequence["Answer"]) -> str:
     return "\n".join([text, *errors] if rows else errors)
 
 
-def cascade_text(point: OperatingPoint) -> str:
-    """Return ``r18@32 0.913 > r50@224``: each stage with the threshold it answers at."""
-    parts = []
-    thresholds: tuple[float | None, ...] = (*point.cascade.thresholds, None)
-    for stage, threshold in zip(point.cascade.stages, thresholds, strict=True):
-        name = short_stage(stage)
-        if threshold is None:
-            parts.append(name)
-        elif threshold > 1:
-            parts.append(f"{name} never")
-        else:
-            parts.append(f"{name} {threshold:.3f}")
-    return " > ".join(parts)
-
-
 def _wrapped(text: str, room: int) -> list[str]:
     """Break a cascade between its stages, each line at most ``room`` wide where that can be."""
     lines = [""]
@@ -354,16 +340,3 @@ def _wrapped(text: str, room: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
-
-
-def short_stage(stage: Stage) -> str:
-    """Return ``r18@32`` for ``resnet18@32``."""
-    name = stage.backbone.replace("mobilenet_v2", "mnv2").replace("resnet", "r")
-    return f"{name}@{stage.resolution}"
-
-
-def duration(seconds: float) -> str:
-    """Return ``45 s``, ``12 min`` or ``3.4 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rcopt.core.cost import COSTS, Amount, Cost
+from rcopt.core.wording import cascade_text
 
 #: The smallest threshold that no confidence reaches: a stage with it answers nothing.
 NEVER = float(np.nextafter(1.0, 2.0))
@@ -153,11 +154,8 @@ class Cascade:
             )
 
     def __str__(self) -> str:
-        """Return ``resnet18@32 >=0.913> resnet50@224``."""
-        parts = [self.stages[0].name]
-        for threshold, stage in zip(self.thresholds, self.stages[1:], strict=True):
-            parts += [f">={threshold:.3f}>", stage.name]
-        return " ".join(parts)
+        """Return ``resnet18@32 0.913 > resnet50@224``."""
+        return cascade_text(self)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,19 @@
-"""How numbers and configurations are written in the report."""
+"""How stages, cascades and numbers are written, wherever a person reads them."""
+
+from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.confidences import CONFIDENCES
-from rcopt.core.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from rcopt.core.answers import AnswerRule
+    from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+    from rcopt.core.statistics.intervals import Interval
+
+#: Short for the beginning of a backbone's name, where there is little room.
+SHORT = {"resnet": "r", "mobilenet_": "mn", "efficientnet_": "en"}
 
 
 def flops_text(flops: float) -> str:
@@ -110,37 +118,70 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(42), duration(600), duration(9000)
-        ('42 s', '10.0 min', '2.5 h')
+        ('42 s', '10 min', '2.5 h')
     """
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def threshold_text(threshold: float) -> str:
-    """Return the confidences that a threshold lets a stage answer."""
+def threshold_text(threshold: float, digits: int = 4) -> str:
+    """Return a threshold; ``never`` where no confidence reaches it, ``always`` where all do.
+
+    Example:
+        >>> threshold_text(0.913), threshold_text(1.1), threshold_text(0.0)
+        ('0.9130', 'never', 'always')
+    """
     if threshold <= 0:
-        return "(always)"
-    return "(never)" if threshold >= NEVER else f"≥ {threshold:.4f}"
+        return "always"
+    return "never" if threshold > 1 else f"{threshold:.{digits}f}"
+
+
+def answers_at(threshold: float | None) -> str:
+    """Return at which confidences a stage answers; None is the last one's.
+
+    Example:
+        >>> answers_at(0.913), answers_at(1.1), answers_at(None)
+        ('>= 0.9130', 'never', 'always')
+    """
+    text = "always" if threshold is None else threshold_text(threshold)
+    return f">= {text}" if text[0].isdigit() else text
+
+
+def short_backbone(backbone: str) -> str:
+    """Return a backbone's name as a label.
+
+    Example:
+        >>> short_backbone("resnet18"), short_backbone("mobilenet_v2-0.5"), short_backbone("vit")
+        ('r18', 'mnv2-0.5', 'vit')
+    """
+    for beginning, short in SHORT.items():
+        if backbone.startswith(beginning):
+            return short + backbone.removeprefix(beginning)
+    return backbone
 
 
 def short_name(stage: Stage) -> str:
-    """Return a stage's name as a label: ``r50@224`` for a ResNet."""
-    name = stage.backbone
-    for family, letters in (("resnet", "r"), ("mobilenet_v2", "mnv2"), ("efficientnet", "en")):
-        if name.startswith(family):
-            name = letters + name.removeprefix(family)
-    return f"{name}@{stage.resolution}"
+    """Return a stage's name as a label: ``r50@224`` for ``resnet50@224``."""
+    return f"{short_backbone(stage.backbone)}@{stage.resolution}"
 
 
-def cascade_name(cascade: Cascade) -> str:
-    """Return the stages of a cascade on one line."""
-    return " › ".join(stage.name for stage in cascade.stages)
+def cascade_name(cascade: Cascade, *, short: bool = False) -> str:
+    """Return the stages of a cascade on one line: ``resnet18@32 > resnet50@224``."""
+    return " > ".join(short_name(s) if short else s.name for s in cascade.stages)
 
 
-def short_cascade(cascade: Cascade) -> str:
-    """Return the stages of a cascade as labels on one line."""
-    return " › ".join(short_name(stage) for stage in cascade.stages)
+def cascade_text(cascade: Cascade, *, short: bool = False) -> str:
+    """Return the stages of a cascade, each with the threshold it answers at.
+
+    ``r18@32 0.913 > r50@224``; a stage that is never left has ``always``.
+    """
+    *earlier, last = [short_name(s) if short else s.name for s in cascade.stages]
+    parts = [
+        f"{name} {threshold_text(threshold, 3)}"
+        for name, threshold in zip(earlier, cascade.thresholds, strict=True)
+    ]
+    return " > ".join([*parts, last])
 
 
 def configuration(point: OperatingPoint) -> tuple[str, ...]:
@@ -151,7 +192,7 @@ def configuration(point: OperatingPoint) -> tuple[str, ...]:
     *earlier, last = point.cascade.stages
     return (
         *(
-            f"{stage.name} {threshold_text(threshold)} answers {percent(rate, 1)}"
+            f"{stage.name} ({answers_at(threshold)}) answers {percent(rate, 1)}"
             for stage, threshold, rate in zip(
                 earlier, point.cascade.thresholds, rates, strict=True
             )

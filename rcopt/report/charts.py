@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.wording import (
+    answers_at,
     axis_amount,
     cascade_name,
     flops_text,
     percent,
-    threshold_text,
 )
 from rcopt.report.analysis.report_data import Featured, ReportData
 from rcopt.report.analysis.search_history import SearchHistory
@@ -105,7 +105,7 @@ def _maps(featured: Featured) -> list[Chart]:
     stages = found.cascade.stages
     what = cascade_name(found.cascade)
     if len(stages) == 2:
-        marks = [Tip((threshold_text(t),)) for t in found.thresholds[0]]
+        marks = [Tip((answers_at(t),)) for t in found.thresholds[0]]
         return [
             Plot(
                 name=f"map-{kind}",
@@ -161,7 +161,7 @@ def _maps(featured: Featured) -> list[Chart]:
     ticks = tuple(tuple((p, f"{100 * p:.0f} %") for p in places) for _ in range(2))
     cells = tuple(
         tuple(
-            f"{stage.name} {threshold_text(t)} ({percent(share, 0)} below)"
+            f"{stage.name} {answers_at(t)} ({percent(share, 0)} below)"
             for t, share in zip(row, found.shares, strict=True)
         )
         for stage, row in zip(stages[:2], found.thresholds.tolist(), strict=True)

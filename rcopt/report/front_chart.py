@@ -13,7 +13,6 @@ from rcopt.core.wording import (
     flops_against,
     numbers,
     percent,
-    short_cascade,
     short_name,
     times,
 )
@@ -187,7 +186,7 @@ def _baselines(data: ReportData) -> list[Series]:
         shown = np.unique(np.linspace(0, len(oracle.accuracy) - 1, 120).astype(int))
         found.append(
             Series(
-                f"oracle exits of {short_cascade(data.featured.point.cascade)}",
+                f"oracle exits of {cascade_name(data.featured.point.cascade, short=True)}",
                 oracle.mean_flops[shown].tolist(),
                 oracle.accuracy[shown].tolist(),
                 5,

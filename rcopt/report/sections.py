@@ -6,6 +6,7 @@ from html import escape
 
 from rcopt.core.wording import (
     amount,
+    answers_at,
     cascade_name,
     configuration,
     duration,
@@ -16,8 +17,6 @@ from rcopt.core.wording import (
     points,
     points_interval,
     rule_text,
-    short_cascade,
-    threshold_text,
     times,
     times_interval,
 )
@@ -53,7 +52,7 @@ def front_section(data: ReportData, figures: Mapping[str, str]) -> Section:
         [
             (
                 plural(100 * s.saving.loss),
-                short_cascade(s.saving.point.cascade),
+                cascade_name(s.saving.point.cascade, short=True),
                 times(s.saving.validation),
                 f"{times(s.interval.times.estimate)} ({times_interval(s.interval.times)})",
                 f"{points(s.interval.change.estimate)} points "
@@ -101,7 +100,7 @@ def map_section(featured: Featured | None, figures: Mapping[str, str]) -> Sectio
     if featured is None:
         return "map", "", ""
     thresholds = ", ".join(
-        f"{stage.name} {threshold_text(t)}"
+        f"{stage.name} {answers_at(t)}"
         for stage, t in zip(
             featured.point.cascade.stages, featured.point.cascade.thresholds, strict=False
         )

@@ -27,7 +27,7 @@ from rcopt.serving.mlflow_model import example_picture, save_mlflow_model
 from rcopt.serving.pictures import answer_rows
 from rcopt.tracking import Tracker
 from rcopt.tracking.connection import reported
-from rcopt.tracking.labels import cascade_name, cascade_note, short_number
+from rcopt.tracking.labels import cascade_note, run_name, short_number
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,7 +168,7 @@ def _log(
         name=name.replace(" ", "-"),
         source_run_id=point.run_id,
         model_type="cascade",
-        tags={"rcopt.cascade": cascade_name(point)},
+        tags={"rcopt.cascade": run_name(point)},
         params={stage.name: f"{stage.flops:.0f}" for stage in point.cascade.stages},
     )
     model_id = str(model.model_id)

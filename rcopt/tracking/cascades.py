@@ -34,7 +34,7 @@ class CascadeStore(StageStore):
         if run_id is None:
             run = self.client.create_run(
                 study.experiment_id,
-                run_name=labels.cascade_name(point),
+                run_name=labels.run_name(point),
                 tags={
                     "mlflow.parentRunId": study.run_id,
                     "mlflow.source.name": "rcopt",

@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.cost import COSTS
 from rcopt.core.trained_stage import TrainedStage
+from rcopt.core.wording import cascade_name, duration, threshold_text
 
 
 def short_number(value: float) -> float:
@@ -17,25 +19,9 @@ def short_number(value: float) -> float:
     return float(round(value)) if abs(value) >= 1000 else float(f"{value:.4g}")
 
 
-def short_backbone(backbone: str) -> str:
-    """Return ``r18`` for ``resnet18``, ``mnv2-0.5`` for ``mobilenet_v2-0.5``."""
-    return backbone.replace("resnet", "r").replace("mobilenet_v", "mnv")
-
-
-def cascade_name(point: OperatingPoint) -> str:
+def run_name(point: OperatingPoint) -> str:
     """Return ``r18@32 > r50@224  0.91``: the stages and the validation accuracy."""
-    stages = " > ".join(f"{short_backbone(s.backbone)}@{s.resolution}" for s in _stages(point))
-    return f"{stages}  {point.validation.accuracy:.2f}"
-
-
-def stage_name(stage: Stage) -> str:
-    """Return ``resnet34 @ 96``."""
-    return f"{stage.backbone} @ {stage.resolution}"
-
-
-def threshold_text(threshold: float) -> str:
-    """Return a threshold for people; ``never`` where no confidence reaches it."""
-    return "never" if threshold > 1 else f"{threshold:.4f}"
+    return f"{cascade_name(point.cascade, short=True)}  {point.validation.accuracy:.2f}"
 
 
 def cascade_params(cascade: Cascade, resolutions: Sequence[int]) -> dict[str, str]:
@@ -83,12 +69,10 @@ def exact_point(point: OperatingPoint) -> str:
 def cascade_note(point: OperatingPoint) -> str:
     """Return a cascade run's description: what answers what, in a table."""
     evaluation = point.validation
-    costs = " and ".join(
-        f"{value / cost.per_unit:.4g} {cost.unit}" for cost, value in reversed(evaluation.costs)
-    )
+    costs = " and ".join(cost.text(value) for cost, value in reversed(evaluation.costs))
     rows = [
         f"| {stage.resolution} | {stage.backbone} | {_threshold(threshold)} "
-        f"| {rate:.1%} | {stage.flops / 1e6:.4g} |"
+        f"| {rate:.1%} | {COSTS['flops'].cell(stage.flops)} |"
         for stage, threshold, rate in zip(
             _stages(point),
             (*point.cascade.thresholds, None),
@@ -127,8 +111,8 @@ def stage_note(trained: TrainedStage) -> str:
     stage = trained.stage
     lines = [
         f"{stage.backbone} at {stage.resolution} x {stage.resolution} pixels: "
-        f"{stage.flops / 1e6:.4g} MFLOPs an image, {trained.parameters / 1e6:.3g} million "
-        f"parameters, trained in {trained.seconds:,.0f} s."
+        f"{COSTS['flops'].text(stage.flops)} an image, {trained.parameters / 1e6:.3g} million "
+        f"parameters, trained in {duration(trained.seconds)}."
     ]
     lines += [
         f"- {split}: {predictions.accuracy:.2%} of {len(predictions):,} images right"

@@ -112,7 +112,7 @@ class StageStore(Connection):
             return self._create_run(
                 study,
                 "stage",
-                labels.stage_name(stage),
+                stage.name,
                 all_params,
                 {"rcopt.pending_key": key, "rcopt.owner": this_owner(), **(tags or {})},
             )
@@ -202,7 +202,7 @@ class StageStore(Connection):
             run_id = self._create_run(
                 study,
                 "stage",
-                labels.stage_name(stage),
+                stage.name,
                 {"backbone": stage.backbone, "resolution": stage.resolution},
                 {
                     "rcopt.reused_from": origin,

@@ -12,6 +12,7 @@ from rcopt.cli import tables
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
 from rcopt.core.evaluating import evaluation
 from rcopt.core.hypervolumes import Frame
+from rcopt.core.wording import cascade_text, duration, short_name
 from rcopt.study.results import Results, StageSummary
 
 NAMES = ("resnet18", "resnet152-s1", "mobilenet_v2", "mobilenet_v2-0.25")
@@ -63,7 +64,7 @@ def test_a_front_fits_100_columns_and_loses_no_stage(front: list[OperatingPoint]
     printed = " ".join(lines)
     for point in front:
         for stage in point.cascade.stages:
-            assert tables.short_stage(stage) in printed
+            assert short_name(stage) in printed
 
 
 def test_a_front_is_printed_with_its_numbers_in_percent_and_mflops() -> None:
@@ -91,8 +92,13 @@ def test_an_untested_front_has_empty_test_columns() -> None:
 
 
 def test_a_threshold_that_nothing_reaches_is_called_never() -> None:
-    assert tables.cascade_text(make_point(thresholds=(NEVER,))) == "r18@32 never > r50@96"
-    assert tables.cascade_text(make_point(thresholds=(1.0,))) == "r18@32 1.000 > r50@96"
+    assert (
+        cascade_text(make_point(thresholds=(NEVER,)).cascade, short=True)
+        == "r18@32 never > r50@96"
+    )
+    assert (
+        cascade_text(make_point(thresholds=(1.0,)).cascade, short=True) == "r18@32 1.000 > r50@96"
+    )
 
 
 def test_json_has_the_keys_of_the_contract_and_no_others() -> None:
@@ -152,7 +158,7 @@ def test_stages_are_listed_with_accuracies_costs_and_time() -> None:
     [(0.2, "0 s"), (119.4, "119 s"), (121, "2 min"), (7199, "120 min"), (7200, "2.0 h")],
 )
 def test_durations_are_told_in_the_unit_one_would_use(seconds: float, text: str) -> None:
-    assert tables.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_columns_are_aligned_text_left_numbers_right_and_lines_have_no_trailing_blanks() -> None:

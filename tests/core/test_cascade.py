@@ -276,7 +276,7 @@ def test_an_operating_point_becomes_an_entry_of_the_fronts_json() -> None:
         "exit_rates": [0.5, 0.5],
     }
     assert entry["test"] is None
-    assert str(cascade) == "resnet18@32 >=0.500> resnet50@224"
+    assert str(cascade) == "resnet18@32 0.500 > resnet50@224"
     assert isinstance(own, Evaluation)
 
 

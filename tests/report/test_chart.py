@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rcopt.core.cascade import NEVER
 from rcopt.core.statistics.intervals import Interval
-from rcopt.core.wording import amount, points, threshold_text, times, times_interval
+from rcopt.core.wording import amount, answers_at, points, times, times_interval
 from rcopt.report.chart import Plot, Series, limits, linear_ticks, log_ticks
 
 
@@ -58,4 +58,4 @@ def test_ratios_have_three_digits() -> None:
 
 
 def test_thresholds_at_the_ends_are_said_in_words() -> None:
-    assert [threshold_text(t) for t in (0.0, 0.5, NEVER)] == ["(always)", "≥ 0.5000", "(never)"]
+    assert [answers_at(t) for t in (0.0, 0.5, NEVER)] == ["always", ">= 0.5000", "never"]

@@ -105,7 +105,7 @@ def test_a_stage_run_explains_itself(tracker: Tracker, tmp_path: Path) -> None:
     trained = make_stage("resnet34", 96, "abc")
     stored = publish(tracker, study, trained, tmp_path)
     run = tracker.client.get_run(stored.run_id or "")
-    assert run.info.run_name == "resnet34 @ 96"
+    assert run.info.run_name == "resnet34@96"
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "2"
     assert run.data.metrics["val/accuracy"] == round(trained.predictions["validation"].accuracy, 4)
