@@ -13,6 +13,18 @@ class InputError(Exception):
     """
 
 
+class DamagedError(InputError):
+    """A stored file is there and can be read, and is not what was stored."""
+
+
+class AbsentError(InputError):
+    """A stored file is no longer where it was put, though its place is there."""
+
+
+class UnseenError(InputError):
+    """The place of stored files cannot be seen or read from here; they may well be sound."""
+
+
 class WorkError(Exception):
     """The input was fine but the work failed; the command line exits with code 1."""
 

@@ -73,8 +73,8 @@ def write_whole(path: Path, content: bytes) -> None:
 def odd_in_url(path: str) -> str:
     """Return what of a path would be read as something else in a database's address, if any.
 
-    SQLAlchemy and MLflow take ``sqlite:///PATH`` apart: a question mark begins its options, a
-    number sign ends it, and a percent sign before two hexadecimal digits stands for a letter.
+    SQLAlchemy and MLflow take ``sqlite:///PATH`` apart: a question mark begins its options, and
+    a percent sign before two hexadecimal digits stands for a letter.
     """
-    found = re.search(r"[?#]|%[0-9A-Fa-f]{2}", path)
+    found = re.search(r"[?]|%[0-9A-Fa-f]{2}", path)
     return found[0] if found else ""

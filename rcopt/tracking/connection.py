@@ -2,7 +2,9 @@
 
 import logging
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 import urllib.parse
 import urllib.request
@@ -11,9 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcopt.errors import InputError, UnreachableError, WorkError
+from rcopt.errors import (
+    AbsentError,
+    DamagedError,
+    InputError,
+    UnreachableError,
+    UnseenError,
+    WorkError,
+)
 from rcopt.files import file_digest
-from rcopt.tracking.opening import away, first_line, no_space, open_store, resolve_uri
+from rcopt.tracking.opening import (
+    away,
+    first_line,
+    no_space,
+    open_store,
+    resolve_uri,
+    store_away,
+    store_hint,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -114,7 +131,9 @@ class Connection:
             digest: Its sha256; None takes the file as it is and downloads it anew.
 
         Raises:
-            InputError: If it is missing or its digest is another.
+            DamagedError: If its digest is another.
+            AbsentError: If it is missing where the others are.
+            UnseenError: If this machine cannot see or read the place.
         """
         path = self._local(run_id, name)
         if path is None:
@@ -123,17 +142,71 @@ class Connection:
             path = self.project / "mlruns" / "downloads" / run_id / name
             if digest is None or not path.is_file() or file_digest(path) != digest:
                 self._download(run_id, name, path)
-        if not path.is_file():
-            raise InputError(f"{path}: the artifact {name} of run {run_id} is missing")
-        if digest is not None and file_digest(path) != digest:
-            raise InputError(
-                f"{path}: damaged, its sha256 is not the one its run {run_id} recorded"
+        try:
+            there = stat.S_ISREG(path.stat().st_mode)
+            sound = there and (digest is None or file_digest(path) == digest)
+        except FileNotFoundError:
+            there = sound = False
+        except OSError as error:
+            raise UnseenError(
+                f"{path}: the artifact {name} of run {run_id} cannot be read ({error.strerror}); "
+                "it may well be sound"
+            ) from error
+        if not there:
+            root = self._root(run_id)
+            if root is not None and not root.is_dir():
+                raise UnseenError(
+                    f"{root}: the folder of this store's artifacts is not here; mount it, or "
+                    "have the MLflow server serve artifacts"
+                )
+            raise AbsentError(f"{path}: the artifact {name} of run {run_id} is missing")
+        if not sound:
+            raise DamagedError(
+                f"{path}: damaged, its SHA-256 is not the one its run {run_id} recorded"
             )
         return path
 
     def artifact_names(self, run_id: str) -> set[str]:
         """Return the names of a run's files, folders not entered."""
         return {f.path for f in self.client.list_artifacts(run_id) if not f.is_dir}
+
+    def _root(self, run_id: str) -> Path | None:
+        """Return the folder that all artifacts of a run's experiment lie in, where it is local."""
+        run = self._local(run_id, "")
+        return None if run is None else run.parent.parent
+
+    def check_writable(self, run_id: str) -> None:
+        """Store a small file with a run and read it back, before anything rests on it.
+
+        A server may keep artifacts in a folder that clients are to write themselves: on a
+        machine that does not see it, MLflow would make a folder of that name and say nothing.
+        So the first to store something leaves a token there that all others must find.
+
+        Raises:
+            UnseenError: If the folder is another one here, or cannot be written.
+        """
+        folder = self._local(run_id, "")
+        if folder is None or self.artifacts is not None:
+            return
+        known = self.client.get_run(run_id).data.tags.get("rcopt.artifacts")
+        place = folder / "artifacts.token"
+        if known is None:
+            known = secrets.token_hex(8)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                place.write_text(known)
+            except OSError as error:
+                raise UnseenError(
+                    f"{folder}: the MLflow server wants artifacts to be written there, and this "
+                    f"machine cannot ({error.strerror}); mount the folder, or have the server "
+                    "serve artifacts"
+                ) from error
+            self.client.set_tag(run_id, "rcopt.artifacts", known)
+        elif not place.is_file() or place.read_text() != known:
+            raise UnseenError(
+                f"{folder}: the MLflow server keeps artifacts in a folder of that name that this "
+                "machine does not see; mount it, or have the server serve artifacts"
+            )
 
     def _local(self, run_id: str, name: str) -> Path | None:
         uri = str(self.client.get_run(run_id).info.artifact_uri)
@@ -167,17 +240,29 @@ def reported(what: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         if no_space(error):
-            raise InputError(f"{what}: no space left; free some and repeat") from None
+            raise InputError(f"{what}: no space left; free some and repeat") from error
         if away(error):
             raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
         raise WorkError(f"{what}: {first_line(error)}") from error
     except OSError as error:
         if no_space(error):
             where = error.filename or "the MLflow store's disk"
-            raise InputError(f"{what}: no space left on {where}; free some and repeat") from None
+            raise InputError(f"{what}: no space left on {where}; free some and repeat") from error
         if away(error):
             raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
         raise WorkError(f"{what}: {error}") from error
+    except ImportError as error:
+        raise InputError(
+            f"{what}: the store of its artifacts needs a package that is not installed "
+            f"({first_line(error)}); install it"
+        ) from error
+    except Exception as error:
+        # Stores of artifacts raise the errors of their own libraries (boto3, google, azure, ...).
+        if type(error).__module__.partition(".")[0] in ("builtins", "rcopt"):
+            raise
+        if store_away(error):
+            raise UnreachableError(f"{what}: artifacts: {first_line(error)}") from error
+        raise WorkError(f"{what}: artifacts: {first_line(error)}{store_hint(error)}") from error
 
 
 def quoted(text: str) -> str:

@@ -33,6 +33,14 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 
+#: What errors of libraries that speak to stores are called, or say, when nobody answers.
+_AWAY = (
+    "EndpointConnectionError", "ConnectTimeout", "ReadTimeout", "ConnectionClosed",
+    "ConnectionError", "ServiceUnavailable", "SlowDown", "InternalError",
+    "ServiceRequestError",
+    "Could not connect to the endpoint", "Connection refused", "timed out", "Max retries",
+)  # fmt: skip
+
 #: ENOSPC and EDQUOT.
 _FULL = (28, 122)
 
@@ -116,6 +124,36 @@ def away(error: Exception) -> bool:
         error.error_code == "TEMPORARILY_UNAVAILABLE"
         or str(error).startswith("API request to http")
     )
+
+
+def store_away(error: BaseException) -> bool:
+    """Return whether a store of artifacts says that it is away, by its own library's error.
+
+    The libraries share no base class. They do carry an HTTP status where a server answered, and
+    name a lost connection by their class or in their text.
+    """
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
+    if isinstance(response, Mapping):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if isinstance(status, int) and status:
+        return _later(status)
+    name, text = type(error).__name__, str(error)
+    return any(word in name or word in text for word in _AWAY) or (
+        error.__cause__ is not None and store_away(error.__cause__)
+    )
+
+
+def store_hint(error: BaseException) -> str:
+    """Return what to do about an error of a store of artifacts, where its text leaves it open."""
+    text = f"{type(error).__name__} {error}"
+    if "Credential" in text or "credential" in text:
+        return "; set the credentials that the store's library reads"
+    if "NoSuchBucket" in text or "bucket does not exist" in text:
+        return "; make the bucket, or name another artifact root"
+    if "AccessDenied" in text or "Forbidden" in text or "403" in text:
+        return "; allow this user to write there"
+    return ""
 
 
 def _later(status: int) -> bool:

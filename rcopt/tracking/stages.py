@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from rcopt.core.cascade import Stage
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage
-from rcopt.errors import InputError, WorkError
+from rcopt.errors import AbsentError, DamagedError, InputError, UnseenError, WorkError
 from rcopt.processes import this_owner
 from rcopt.tracking import labels
 from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
@@ -62,20 +62,29 @@ class StageStore(Connection):
         self._paused_until = 0.0
 
     def find_stage(self, key: str) -> TrainedStage | None:
-        """Return the stage stored under a key, or None.
+        """Return the stage stored under a key, or None where it has to be made.
 
-        A damaged one is told to ``warn``, marked, and counts as missing, so it is made again.
-        """
-        return self.find_stages([key]).get(key)
-
-    def find_stages(self, keys: Iterable[str]) -> dict[str, TrainedStage]:
-        """Return what is stored under several keys, with one query.
+        One that is damaged or no longer there is told to ``warn``; a damaged one is marked.
 
         Raises:
+            UnseenError: If this machine cannot see or read what is stored.
             WorkError: If the store does not answer.
         """
+        return self._find([key], mark=True).get(key)
+
+    def find_stages(self, keys: Iterable[str]) -> dict[str, TrainedStage]:
+        """Return what is stored under several keys, with one query; nothing is changed.
+
+        Raises:
+            UnseenError: If this machine cannot see or read what is stored.
+            WorkError: If the store does not answer.
+        """
+        return self._find(keys, mark=False)
+
+    def _find(self, keys: Iterable[str], *, mark: bool) -> dict[str, TrainedStage]:
         wanted = set(keys)
         found: dict[str, TrainedStage] = {}
+        absent: dict[str, AbsentError] = {}
         if not wanted:
             return found
         only = f"= {quoted(next(iter(wanted)))}" if len(wanted) == 1 else "LIKE '%'"
@@ -85,9 +94,16 @@ class StageStore(Connection):
                 tags = run.data.tags
                 key = tags["rcopt.stage_key"]
                 if key in wanted and key not in found and "rcopt.damaged" not in tags:
-                    trained = self._load(run)
+                    try:
+                        trained = self._load(run, mark=mark)
+                    except AbsentError as error:
+                        absent[key] = error
+                        continue
                     if trained is not None:
                         found[key] = trained
+        # What is gone was often made again since, in another run.
+        for key in absent.keys() - found.keys():
+            self.warn(f"{absent[key]}; the stage is made again" if mark else str(absent[key]))
         return found
 
     def start_stage(
@@ -218,6 +234,7 @@ class StageStore(Connection):
         """Return a local path of a stage's weights, verified.
 
         Raises:
+            UnseenError: If this machine cannot see or read them.
             InputError: If they are missing or damaged; the stage is then marked, counts as
                 missing from now on, and is made again by the next command that wants it.
             WorkError: If the store does not answer.
@@ -229,23 +246,29 @@ class StageStore(Connection):
                 raise InputError(f"run {run_id}: holds no {WEIGHTS}; name a stage's run")
             try:
                 return self.fetch(run_id, WEIGHTS, digest)
-            except InputError as error:
+            except (DamagedError, AbsentError) as error:
+                # Weights alone are asked for by whoever makes a model, and nobody else misses
+                # them: the mark has the next run make the stage again.
                 self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
                 raise
 
-    def _load(self, run: "Run") -> TrainedStage | None:
+    def _load(self, run: "Run", *, mark: bool) -> TrainedStage | None:
         run_id = run.info.run_id
         try:
             digest = run.data.tags.get(f"rcopt.sha256.{PREDICTIONS}")
             if digest is None:
-                raise InputError(f"run {run_id}: the sha256 of its predictions is missing")
+                raise DamagedError(f"run {run_id}: the SHA-256 of its predictions is missing")
             trained = load_stage(self.fetch(run_id, PREDICTIONS, digest), run_id=run_id)
             if trained.key != run.data.tags["rcopt.stage_key"]:
-                raise InputError(f"run {run_id}: its predictions are of another stage")
+                raise DamagedError(f"run {run_id}: its predictions are of another stage")
             return trained
+        except (UnseenError, AbsentError):
+            # What is absent may come back with a backup; only damage is for good.
+            raise
         except InputError as error:
-            self.warn(f"{error}; the stage is made again")
-            self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
+            self.warn(f"{error}; the stage is made again" if mark else str(error))
+            if mark:
+                self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
             return None
 
     def _create_run(

@@ -89,6 +89,7 @@ class Tracker(CascadeStore):
             )
             if data is not None:
                 self.client.log_inputs(run_id, [dataset_input(data)])
+            self.check_writable(run_id)
             self._log_text(run_id, "study.toml", config_toml)
             self._describe(study, description, note, cost)
         return study

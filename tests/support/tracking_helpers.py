@@ -39,6 +39,8 @@ class Server:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    #: Where clients are to put artifacts themselves; None where the server serves them.
+    artifacts: Path | None = None
 
     @property
     def uri(self) -> str:
@@ -52,7 +54,10 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        if self.artifacts is None:
+            command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        else:
+            command += ["--no-serve-artifacts", "--default-artifact-root", str(self.artifacts)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -120,13 +120,13 @@ def test_hosts_that_need_no_proxy_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("path", "odd"),
-    [("/a/b c", ""), ("/a/50%", ""), ("/a?b", "?"), ("/a#b", "#"), ("/a%20b", "%20"), ("/é", "")],
+    [("/a/b c", ""), ("/a/50%", ""), ("/a?b", "?"), ("/a#b", ""), ("/a%20b", "%20"), ("/é", "")],
 )
 def test_what_a_database_address_would_take_apart(path: str, odd: str) -> None:
     assert odd_in_url(path) == odd
 
 
-@pytest.mark.parametrize("name", ["what?", "a%20b", "a#b"])
+@pytest.mark.parametrize("name", ["what?", "a%20b"])
 def test_a_project_in_such_a_folder_is_refused_and_nothing_is_made_elsewhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,12 +3,13 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rcopt.core.cascade import Stage
-from rcopt.errors import InputError
+from rcopt.errors import InputError, UnseenError
 from rcopt.tracking import PREDICTIONS, WEIGHTS, DataInput, Tracker
 from tests.support.tracking_helpers import Warnings, make_stage, open_study, publish
 
@@ -80,11 +81,70 @@ def test_a_damaged_stage_is_named_and_made_again(
     assert PREDICTIONS in told.lines[0]
     assert "made again" in told.lines[0]
     assert tracker.find_stage("abc") is None, "and it stays missing"
-    assert len(told.lines) == 1, "told once"
+    # What is damaged is marked for good; what is gone may come back.
+    assert len(told.lines) == (2 if damage == "gone" else 1)
+    marked = "rcopt.damaged" in tracker.client.get_run(stored.run_id or "").data.tags
+    assert marked == (damage != "gone")
     again = publish(tracker, study, make_stage(key="abc"), tmp_path)
+    lines = len(told.lines)
     found = tracker.find_stage("abc")
     assert found is not None
     assert found.run_id == again.run_id
+    assert len(told.lines) == lines, "nothing is missed any more"
+    if damage == "gone":
+        path.write_bytes(content)
+        back = tracker.find_stage("abc")
+        assert back is not None
+        assert back.run_id == stored.run_id
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_reading_commands_change_nothing(
+    tracker: Tracker, told: Warnings, tmp_path: Path, damage: str
+) -> None:
+    stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
+    path = tracker.fetch(stored.run_id or "", PREDICTIONS)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\0") if damage == "changed" else path.unlink()
+    assert tracker.find_stages(["abc"]) == {}
+    assert len(told.lines) == 1
+    assert "rcopt.damaged" not in tracker.client.get_run(stored.run_id or "").data.tags
+    path.write_bytes(content)
+    assert set(tracker.find_stages(["abc"])) == {"abc"}
+
+
+def test_what_cannot_be_seen_from_here_is_neither_missing_nor_damaged(
+    tracker: Tracker, told: Warnings, tmp_path: Path
+) -> None:
+    stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
+    artifacts = tracker.fetch(stored.run_id or "", PREDICTIONS).parents[2]
+    away = artifacts.with_name("unmounted")
+    artifacts.rename(away)
+    for find in (lambda: tracker.find_stage("abc"), lambda: tracker.find_stages(["abc"])):
+        with pytest.raises(UnseenError, match="the folder of this store's artifacts is not here"):
+            find()
+    away.rename(artifacts)
+    assert tracker.find_stage("abc") is not None
+    assert told.lines == []
+
+
+def test_an_artifact_that_cannot_be_read_is_not_damaged(
+    tracker: Tracker, told: Warnings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
+    plain = Path.open
+
+    def denied(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == PREDICTIONS:
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", denied)
+        with pytest.raises(UnseenError, match="cannot be read"):
+            tracker.find_stage("abc")
+    assert tracker.find_stage("abc") is not None
+    assert told.lines == []
 
 
 def test_of_two_runs_of_one_stage_the_first_finished_counts(
@@ -161,7 +221,7 @@ def test_weights_come_verified(tracker: Tracker, tmp_path: Path) -> None:
     assert path.name == WEIGHTS
     assert path.read_bytes() == b"weights of abc"
     path.write_bytes(b"weights of abd")
-    with pytest.raises(InputError, match=r"weights\.safetensors: damaged, its sha256"):
+    with pytest.raises(InputError, match=r"weights\.safetensors: damaged, its SHA-256"):
         tracker.weights_path(stored.run_id)
 
 
