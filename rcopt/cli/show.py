@@ -16,7 +16,7 @@ def front_command(arguments: argparse.Namespace) -> None:
     from rcopt.study.results import load_results, well_spread
 
     loaded, ranking = ranked(arguments)
-    results = load_results(loaded.folder / "results.json")
+    results = load_results(loaded.results_file)
     if ranking is not None:
         results = replace(
             results,

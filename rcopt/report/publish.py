@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from rcopt import tracking
-from rcopt.core.answers import AnswerRule
 from rcopt.errors import InputError
 from rcopt.progress import Progress
 from rcopt.report import write_report
@@ -48,8 +46,8 @@ def publish_report(
             f"{study.name}: the report's figures are of FLOPs, and this study minimizes time; "
             "'rcopt front' shows its front"
         )
-    results = load_results(study.folder / "results.json")
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project, warn=progress.note)
+    results = load_results(study.results_file)
+    tracker = study.open_tracker(warn=progress.note)
     stages = trained_stages(study, tracker)
     by_name = {t.stage.id: t.stage for t in stages}
     with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
@@ -71,7 +69,7 @@ def publish_report(
         stages,
         results.points,
         results.frame,
-        rule=AnswerRule(**study.settings.answers.model_dump()),
+        rule=study.answer_rule,
         trials=trials,
         n_resamples=n_resamples,
         seed=study.settings.seed,

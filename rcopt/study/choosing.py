@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rcopt import tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.outcomes import cascade_outcomes, with_test
@@ -47,11 +46,11 @@ def select(
         InputError: If no point satisfies the criterion (the nearest is named), nothing can be
             certified (it says what would suffice), or the study has no front yet.
     """
-    results = load_results(study.folder / "results.json")
+    results = load_results(study.results_file)
     points = results.points if front is None else front
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    tracker = study.open_tracker()
     stages = trained_stages(study, tracker)
-    rule = AnswerRule(**study.settings.answers.model_dump())
+    rule = study.answer_rule
     reference = max(results.stages, key=lambda s: (s.validation, -s.stage.flops))
     asked = certificate = None
     try:

@@ -3,18 +3,22 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from rcopt.core.answers import AnswerRule
 from rcopt.errors import InputError
 from rcopt.redaction import redacted
 from rcopt.study.settings import StudySettings, TrackingSettings
-from rcopt.study.toml import to_toml
+
+if TYPE_CHECKING:
+    from rcopt.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,33 @@ class Study:
 
     def to_toml(self) -> str:
         """Return the resolved study file, every default spelled out."""
-        return to_toml(self.settings.model_dump(mode="json"))
+        return tomli_w.dumps(self.settings.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def answer_rule(self) -> AnswerRule:
+        """How probabilities become answers in this study."""
+        return AnswerRule(**self.settings.answers.model_dump())
+
+    @property
+    def base_side(self) -> int:
+        """Side in pixels of the base images, from which each stage's input is made."""
+        return self.settings.data.base_side or max(self.settings.stages.resolutions)
+
+    def open_tracker(self, *, warn: Callable[[str], None] | None = None) -> "Tracker":
+        """Open the MLflow store that the study names.
+
+        Args:
+            warn: Told what the user should know of the store; by default its logger.
+
+        Raises:
+            InputError: If it cannot be used.
+        """
+        from rcopt import tracking
+
+        uri, project = self.settings.tracking.uri, self.project
+        if warn is None:
+            return tracking.open_tracker(uri, project)
+        return tracking.open_tracker(uri, project, warn=warn)
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from rcopt import tracking
-from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import COSTS, CostName
 from rcopt.core.outcomes import with_test
@@ -48,8 +46,8 @@ def rank(
     Raises:
         InputError: If the study has no front yet, or a stage cannot be timed.
     """
-    results = load_results(study.folder / "results.json")
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    results = load_results(study.results_file)
+    tracker = study.open_tracker()
     stages = trained_stages(study, tracker)
     times = None
     if COSTS[cost].meter is not None:
@@ -63,7 +61,7 @@ def rank(
         )
     stages = [replace(trained, stage=priced(trained.stage, cost, times)) for trained in stages]
     settings = study.settings
-    rule = AnswerRule(**settings.answers.model_dump())
+    rule = study.answer_rule
     front = study_front(
         stages,
         rule=rule,

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 from rcopt import tracking
 from rcopt.core.answering import fitted
-from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint, Stage
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.levels import Levels
@@ -30,7 +29,7 @@ def register(
     """
     _check_weights(study)
     settings = study.settings
-    tracker = tracking.open_tracker(settings.tracking.uri, study.project)
+    tracker = study.open_tracker()
     run = tracker.study_of(study.name, settings.stages.resolutions)
     if run is None:
         raise InputError(f"{study.name}: not in the MLflow store; 'rcopt run' logs it again")
@@ -54,7 +53,7 @@ def opened(study: Study, choice: Choice, *, device: str = "cpu") -> LoadedCascad
         InputError: As `register`.
     """
     _check_weights(study)
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    tracker = study.open_tracker()
     package, weights = _packed(study, choice.point, tracker)
     with TemporaryDirectory(prefix="rcopt-") as made:
         folder = Path(made) / "cascade"
@@ -74,7 +73,7 @@ def _packed(
     study: Study, point: OperatingPoint, tracker: tracking.Tracker
 ) -> tuple[CascadePackage, dict[Stage, Path]]:
     settings = study.settings
-    rule = AnswerRule(**settings.answers.model_dump())
+    rule = study.answer_rule
     used = {
         trained.stage: trained
         for trained in trained_stages(study, tracker)
@@ -86,8 +85,8 @@ def _packed(
         point=point,
         rule=rule,
         fitted=fit,
-        classes=load_results(study.folder / "results.json").classes,
-        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        classes=load_results(study.results_file).classes,
+        base_side=study.base_side,
         data_digest=first.details["data_digest"],
         split_digest=first.details["split_digest"],
         precision=settings.training.recipe().precision,

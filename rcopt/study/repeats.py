@@ -73,7 +73,7 @@ def repeats(studies: Sequence[Study]) -> Repeats:
                 f"repeats: {names[0]} and {study.name} differ in {key}; repeats may differ in "
                 f"their seed alone (rcopt run FILE --set seed=1 --set name={names[0]}-1)"
             )
-    points = [load_results(study.folder / "results.json").points for study in studies]
+    points = [load_results(study.results_file).points for study in studies]
     return Repeats(
         studies=tuple(names),
         validation=attainment(

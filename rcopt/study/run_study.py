@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from rcopt import interruption, tracking
+from rcopt import interruption
 from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import WorkError
 from rcopt.files import write_whole
@@ -57,7 +57,7 @@ def run(
             progress.note(
                 f"{study.name}: joining as worker {slot.index} (other workers are running)"
             )
-        tracker = tracking.open_tracker(settings.tracking.uri, study.project, warn=progress.note)
+        tracker = study.open_tracker(warn=progress.note)
         provider = open_stages(study, tracker, progress, claims=claims, retry=retry)
         shared = {**identity(settings), "data.digest": provider.data.digest}
         trials_of = Trials(study.storage, study.name, study.folder, shared, settings.search.cost)
@@ -88,7 +88,7 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
     Raises:
         InputError: If the study has no front yet.
     """
-    points = load_results(study.folder / "results.json").points
+    points = load_results(study.results_file).points
     return list(points if everything else well_spread(points))
 
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from rcopt import interruption, tracking
-from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.fronts import spread
 from rcopt.core.study_front import StudyFront
@@ -72,7 +71,7 @@ class Runner:
         self._data, self._space, self._times = provider.data, provider.space, times
         self._stored, self._slot, self._retry = stored, slot, retry
         self._progress = progress
-        self._rule = AnswerRule(**settings.answers.model_dump())
+        self._rule = study.answer_rule
         self._pool = StagePool(
             study, study_run, provider, stored, times, self._rule, retry, progress
         )

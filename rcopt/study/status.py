@@ -85,8 +85,7 @@ def read_status(study: Study) -> Status:
     at_work = tuple(slots.active_workers(study.name, claims))
     attempts = settings.training.attempts
     failed = {stage: f for stage, f in failures.items() if f.attempts >= attempts}
-    path = study.folder / "results.json"
-    results = load_results(path) if path.is_file() else None
+    results = load_results(study.results_file) if study.results_file.is_file() else None
     sampled, total = sources.count("sampled"), settings.search.trials
     table = settings.stages.table()
     return Status(

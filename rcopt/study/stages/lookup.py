@@ -18,7 +18,7 @@ def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage
     Raises:
         InputError: If the study has no front yet, or the store lost a stage.
     """
-    wanted = load_results(study.folder / "results.json").stages
+    wanted = load_results(study.results_file).stages
     if study.settings.data.source == "predictions":
         known = read_predictions(study)
         found = {trained.key: trained for trained in known.values()}
@@ -42,7 +42,7 @@ def export_predictions(study: Study, folder: Path) -> list[Path]:
     Raises:
         InputError: If the study has no front yet, or the store lost a stage.
     """
-    tracker = tracking.open_tracker(study.settings.tracking.uri, study.project)
+    tracker = study.open_tracker()
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for trained in trained_stages(study, tracker):

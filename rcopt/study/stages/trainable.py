@@ -123,7 +123,7 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
     dataset = load_data(
         source,
         root=study.root,
-        base_side=settings.data.base_side or max(settings.stages.resolutions),
+        base_side=study.base_side,
         validation=settings.data.validation,
         calibration=settings.data.calibration,
         test=settings.data.test,
