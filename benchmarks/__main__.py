@@ -170,7 +170,7 @@ def samplers(found: Found) -> list[Row]:
 def answers(found: Found) -> list[Row]:
     best = max(found["rules"], key=lambda one: float(one["validation"]))
     rule, gain = best["rule"], best["difference"]
-    switches = [key for key in ("temperature", "average") if rule[key]]
+    switches = [key for key in ("temperature", "average", "weighted") if rule[key]]
     interval = " to ".join(f"{100 * gain[end]:+.2f}" for end in ("low", "high"))
     figure = f"{' + '.join([rule['confidence'], *switches])}: {100 * gain['estimate']:+.2f}"
     what = "hypervolume on test of the rule best on validation, against the default (points)"

@@ -1,9 +1,10 @@
 """What each answer rule is worth on real predictions: ``python -m benchmarks.answers``.
 
-For every confidence, with and without temperatures and averaging, the exact front of the
-recorded stages is made on validation; its points are then evaluated on test. Hypervolumes are
-measured from chance at the cost of each resolution's costliest stage, as shares of the area
-beyond that corner. Differences from the default rule carry a bootstrap interval over the test
+For every confidence, with and without temperatures and averaging, and for weighted
+log-averages, the exact front of the recorded stages is made on validation; its points are then
+evaluated on test. Hypervolumes are
+shares of the area above the cheapest stage's accuracy, in log FLOPs from that stage to the most
+accurate one. Differences from the default rule carry a bootstrap interval over the test
 images (the same images for both rules; what was chosen on validation stays as it is).
 
 Prints a table and writes results/answers.json. Under a minute.
@@ -38,7 +39,7 @@ RULES = tuple(
     for average, temperature, confidence in product(
         (False, True), (False, True), get_args(Confidence)
     )
-)
+) + tuple(AnswerRule(confidence, weighted=True) for confidence in get_args(Confidence))
 #: Mean FLOPs that the choice may cost on validation, as shares of the top stage's.
 BUDGETS = (1.0, 0.5, 0.25)
 STEPS = 40
@@ -244,6 +245,7 @@ def print_table(found: Sequence[Worth]) -> None:
 
 def name(rule: AnswerRule) -> str:
     parts = [rule.confidence, rule.temperature and "temperature", rule.average and "average"]
+    parts.append(rule.weighted and "weighted")
     return ", ".join(part for part in parts if part)
 
 

@@ -58,6 +58,7 @@ def variants(stages: Sequence[TrainedStage]) -> Iterator[Variant]:
         "confidence entropy": AnswerRule("entropy"),
         "temperature": AnswerRule(temperature=True),
         "averaging": AnswerRule(average=True),
+        "weighted log-average": AnswerRule(weighted=True),
     }.items():
         yield Variant(name, study_front(stages, rule=rule).points, rule)
     yield Variant("random exits", everything, random=True)

@@ -186,10 +186,10 @@ def test_stages_to_the_goal_are_counted_in_the_order_of_training() -> None:
         assert drawn.share(keys[: int(count)]) >= GOAL > drawn.share(keys[: int(count) - 1])
 
 
-def test_rules_are_all_twelve_and_the_default_is_first() -> None:
+def test_rules_are_all_fifteen_and_the_default_is_first() -> None:
     assert RULES[0] == AnswerRule()
-    assert len(set(RULES)) == 12
-    assert len({name(rule) for rule in RULES}) == 12
+    assert len(set(RULES)) == 15
+    assert len({name(rule) for rule in RULES}) == 15
 
 
 @pytest.mark.parametrize("rule", RULES[3:9:5], ids=name)
