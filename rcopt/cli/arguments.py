@@ -169,6 +169,18 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return given
 
 
+def tell_looks(study: Any) -> None:
+    """Count a look at test numbers, and say the count after the first."""
+    from rcopt.study.looks import count_look
+
+    looks = count_look(study)
+    if looks > 1:
+        say(
+            f"note: test numbers of {study.name} were shown {looks} times; choose by validation, "
+            "or they stop telling what to expect"
+        )
+
+
 def share(text: str) -> float:
     """Return a share of 1, given as such or in percent: 0.97, 97%."""
     percent = text.strip().endswith("%")

@@ -11,6 +11,7 @@ from rcopt.cli.arguments import (
     output_format,
     ranked,
     say,
+    tell_looks,
     wanted,
     wants,
 )
@@ -38,6 +39,7 @@ def select_command(arguments: argparse.Namespace) -> None:
         say(f"      mlflow models serve -m {registered.uri} --env-manager local")
     elif arguments.format == "table":
         say("\nnext: the same command with --register NAME makes it an MLflow model")
+    tell_looks(study)
 
 
 def predict_command(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rcopt.cli.arguments import cost_option, output_format, ranked, say
+from rcopt.cli.arguments import cost_option, output_format, ranked, say, tell_looks
 from rcopt.cli.command import Command
 from rcopt.cli.run import print_front
 from rcopt.errors import InputError
@@ -26,6 +26,7 @@ def front_command(arguments: argparse.Namespace) -> None:
             timing="" if ranking.times is None else str(ranking.times),
         )
     points = list(results.points) if arguments.all else well_spread(results.points)
+    tell_looks(loaded)
     if arguments.format == "json":
         print(tables.front_json(points))
     elif arguments.format == "csv":

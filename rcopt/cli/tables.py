@@ -211,20 +211,19 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
 
 
 def stage_table(results: Results) -> str:
-    """Return the trained stages as a table."""
+    """Return the trained stages as a table; while a search runs, nobody looks at test."""
     costs = _units(results.stages[0].stage.costs) if results.stages else []
     rows = [
         [
             summary.stage.name,
             f"{100 * summary.validation:.2f}",
-            f"{100 * summary.test:.2f}",
             *(cost.cell(value) for cost, value in summary.stage.costs),
             f"{summary.parameters / 1e6:.2f}",
             duration(summary.seconds),
         ]
         for summary in results.stages
     ]
-    return table(["stage", "val %", "test %", *costs, "M params", "trained in"], rows)
+    return table(["stage", "val %", *costs, "M params", "trained in"], rows)
 
 
 def choice_table(choice: "Choice") -> str:
@@ -297,18 +296,22 @@ def choice_table(choice: "Choice") -> str:
 
 def repeats_table(found: Repeats, budgets: int = 12) -> str:
     """Return the accuracies that a quarter, half and three quarters of repeats reach."""
-    costs = np.concatenate([level.mean_flops for level in found.test])
+    shown = np.unique(np.linspace(0, len(found.budgets) - 1, budgets).round().astype(int))
     rows = []
-    for budget in np.geomspace(costs.min(), costs.max(), budgets).tolist():
+    for at in shown.tolist():
+        budget = float(found.budgets[at])
         cells = [
             f"{100 * reached:.2f}" if (reached := accuracy_within(level, budget)) else "-"
-            for split in (found.validation, found.test)
-            for level in split
+            for level in found.validation
         ]
+        cells += [f"{100 * accuracy:.2f}" for accuracy in found.test[:, at].tolist()]
         rows.append([COSTS["flops"].cell(budget), *cells])
     header = ["within MFLOPs", "val 25 %", "median", "75 %", "test 25 %", "median", "75 %"]
-    title = f"accuracy % that a share of the {len(found.studies)} repeats reaches: "
-    return f"{title}{', '.join(found.studies)}\n\n{table(header, rows)}"
+    title = (
+        f"accuracy % that a share of the {len(found.studies)} repeats reaches, chosen on "
+        f"validation within a budget there:\n{', '.join(found.studies)}"
+    )
+    return f"{title}\n\n{table(header, rows)}"
 
 
 def answer_table(answers: Sequence["Answer"]) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rcopt.core.cascade import Evaluation
+import numpy as np
+from numpy.typing import NDArray
+
+from rcopt.core.cascade import Evaluation, OperatingPoint
 from rcopt.core.statistics.attainment import Attainment, attainment
 from rcopt.errors import InputError
 from rcopt.study.file import Study
@@ -22,28 +25,35 @@ class Repeats:
     Attributes:
         studies: Their names.
         validation: Of the fronts on validation, one for each of `LEVELS`.
-        test: Of the same points on test.
+        budgets: (B,) mean FLOPs that a choice may cost on validation, rising.
+        test: (L, B) test accuracy of the most accurate choice on validation within each budget:
+            what a share of the repeats reaches, one row for each of `LEVELS`.
     """
 
     studies: tuple[str, ...]
     validation: tuple[Attainment, ...]
-    test: tuple[Attainment, ...]
+    budgets: NDArray[np.float64]
+    test: NDArray[np.float64]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the surfaces as JSON: a list of corners for each level and split."""
         return {
             "studies": list(self.studies),
-            **{
-                split: {
-                    str(level.level): [
-                        {"accuracy": accuracy, "mean_flops": flops}
-                        for accuracy, flops in zip(
-                            level.accuracy.tolist(), level.mean_flops.tolist(), strict=True
-                        )
-                    ]
-                    for level in levels
-                }
-                for split, levels in (("validation", self.validation), ("test", self.test))
+            "validation": {
+                str(level.level): [
+                    {"accuracy": accuracy, "mean_flops": flops}
+                    for accuracy, flops in zip(
+                        level.accuracy.tolist(), level.mean_flops.tolist(), strict=True
+                    )
+                ]
+                for level in self.validation
+            },
+            "test": {
+                str(level): [
+                    {"accuracy": accuracy, "validation_mean_flops": budget}
+                    for accuracy, budget in zip(row, self.budgets.tolist(), strict=True)
+                ]
+                for level, row in zip(LEVELS, self.test.tolist(), strict=True)
             },
         }
 
@@ -74,12 +84,23 @@ def repeats(studies: Sequence[Study]) -> Repeats:
                 f"their seed alone (rcopt run FILE --set seed=1 --set name={names[0]}-1)"
             )
     points = [load_results(study.results_file).points for study in studies]
+    # From where every repeat has a choice.
+    cheapest = max(front[0].validation.mean_flops for front in points)
+    budgets = np.unique([p.validation.mean_flops for front in points for p in front])
+    budgets = budgets[budgets >= cheapest]
     return Repeats(
         studies=tuple(names),
         validation=attainment(
             [_numbers([p.validation for p in front]) for front in points], LEVELS
         ),
-        test=attainment([_numbers([p.test for p in front if p.test]) for front in points], LEVELS),
+        budgets=budgets,
+        test=np.quantile(
+            [[_test_within(front, budget) for budget in budgets.tolist()] for front in points],
+            [1 - level for level in LEVELS],
+            axis=0,
+            # A share of the repeats reaches at least this, as on the attainment surfaces.
+            method="inverted_cdf",
+        ),
     )
 
 
@@ -87,6 +108,15 @@ def accuracy_within(surface: Attainment, budget: float) -> float | None:
     """Return the accuracy attained within mean FLOPs, None where nothing is."""
     within = surface.accuracy[surface.mean_flops <= budget]
     return float(within.max()) if len(within) else None
+
+
+def _test_within(front: Sequence[OperatingPoint], budget: float) -> float:
+    """Return the test accuracy of what is chosen on validation within a budget there."""
+    chosen = max(
+        (point for point in front if point.validation.mean_flops <= budget),
+        key=lambda point: point.validation.accuracy,
+    )
+    return float("nan") if chosen.test is None else chosen.test.accuracy
 
 
 def _numbers(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:

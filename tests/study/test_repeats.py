@@ -71,3 +71,36 @@ def test_studies_that_differ_in_more_than_their_seed_are_refused(studies: list[S
 def test_one_study_is_not_a_repeat(studies: list[Study]) -> None:
     with pytest.raises(InputError, match="at least two different studies"):
         repeats([studies[0], studies[0]])
+
+
+@pytest.mark.slow
+def test_on_test_stands_what_was_chosen_on_validation(studies: list[Study]) -> None:
+    found = repeats(studies)
+    fronts = [load_results(study.results_file).points for study in studies]
+    for at in (0, len(found.budgets) // 2, -1):
+        budget = float(found.budgets[at])
+        told = sorted(
+            max(
+                (p for p in front if p.validation.mean_flops <= budget),
+                key=lambda p: p.validation.accuracy,
+            ).test.accuracy  # type: ignore[union-attr]
+            for front in fronts
+        )
+        assert found.test[1, at] == told[1], "two of three reach the median"
+        assert found.test[0, at] == told[2], "one of three reaches the best"
+
+
+def test_looks_at_test_are_counted_and_told(
+    studies: list[Study], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(studies[0].project)
+    (studies[0].folder / "test-looks").unlink(missing_ok=True)
+    assert main(["status", "s0"]) == 0
+    assert "test %" not in capsys.readouterr().out
+    assert main(["front", "s0"]) == 0
+    assert "test numbers of s0" not in capsys.readouterr().err
+    assert main(["select", "s0", "--knee"]) == 0
+    assert "test numbers of s0 were shown 2 times" in capsys.readouterr().err
+    (studies[0].folder / "test-looks").write_text("damaged")
+    assert main(["front", "s0", "--format", "csv"]) == 0
+    assert "test numbers" not in capsys.readouterr().err
