@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.evaluating import check_answers
-from rcopt.core.threshold_sweep import choose_cuts, sweep
+from rcopt.core.threshold_sweep import choose_candidates, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
@@ -74,16 +74,17 @@ def threshold_front(
     raising only past a *useful* image: one that this stage gets wrong and a later stage gets
     right (passing on any other image costs no less and gains nothing). Let u_k be the number
     of distinct confidences of stage k that useful images have. The sweep visits all
-    combinations of these cuts, updating counts as a cut moves, and keeps the cheapest cascade
-    for each number of right answers: memory O(N K), and at most
-    prod(u_0 .. u_{K-2}) + N (1 + u_0 + u_0 u_1 + .. + u_0 .. u_{K-4}) steps.
+    combinations of these candidates, updating counts as a candidate moves, and keeps the
+    cheapest cascade for each number of right answers: memory O(N K), and at most prod(u_0 ..
+    u_{K-2}) + N (1 + u_0 + u_0 u_1 + .. + u_0 .. u_{K-4}) steps.
 
     The result is exact while those steps number at most ``max_steps``. With its default that
     holds, whatever the data, for one and two stages, for three stages up to 140,000 images and
-    for four up to 2,700. Beyond that only every so many-th useful cut is visited, and
-    ``accuracy_gap`` is the largest number of useful images between neighbouring visited cuts,
-    summed over the stages and divided by N: lowering each threshold to the next visited cut
-    makes no image run longer, and can turn a right answer wrong only for an image in between.
+    for four up to 2,700. Beyond that only every so many-th useful candidate is visited, and
+    ``accuracy_gap`` is the largest number of useful images between neighbouring visited
+    candidates, summed over the stages and divided by N: lowering each threshold to the next
+    visited candidate makes no image run longer, and can turn a right answer wrong only for an
+    image in between.
 
     Args:
         confidence: (K-1, N) or (K, N) in [0, 1]; a K-th row is not looked at.
@@ -136,17 +137,17 @@ def cost_front(
     if len(costs) > MAX_STAGES:
         raise ValueError(f"correct must have at most {MAX_STAGES} stages, got {len(costs)}")
     n = correct.shape[1]
-    cuts = choose_cuts(confidence, correct, max_steps)
-    total, chosen = sweep(cuts, correct, costs)
+    candidates = choose_candidates(confidence, correct, max_steps)
+    total, chosen = sweep(candidates, correct, costs)
     mean = total / n
     rows = _cheapest(mean)
     thresholds = np.empty((len(rows), len(costs) - 1))
-    for k, (stage, cut) in enumerate(zip(cuts, chosen[rows].T, strict=True)):
-        thresholds[:, k] = stage.thresholds[cut]
+    for k, (stage, candidate) in enumerate(zip(candidates, chosen[rows].T, strict=True)):
+        thresholds[:, k] = stage.thresholds[candidate]
     accuracy, mean = rows / n, mean[rows]
     for array in (thresholds, accuracy, mean):
         array.flags.writeable = False
-    return CostFront(thresholds, accuracy, mean, sum(stage.skipped for stage in cuts) / n)
+    return CostFront(thresholds, accuracy, mean, sum(stage.skipped for stage in candidates) / n)
 
 
 def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """The exact front of a study: all combinations of its trained stages, all thresholds."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 
 from rcopt.core.answering import Answering
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.core.evaluating import evaluate_stages
-from rcopt.core.fronts import cost_front, non_dominated
+from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.combination_sweep import evaluated, rank, rights_of, sweep_combinations
 from rcopt.core.trained_stage import TrainedStage
-
-#: The confidence (K, N) and what counts as right (K, N) of a combination of stages.
-_Read = Callable[[tuple[Stage, ...]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +27,7 @@ class StudyFront:
         max_stages: Cascades of more stages were not looked at.
         complete: Whether there are no cascades of more stages.
         cascades: Number of combinations of stages that it covers.
-        accuracy_gap: Largest `rcopt.fronts.ThresholdFront.accuracy_gap` among these.
+        accuracy_gap: Largest `rcopt.core.fronts.ThresholdFront.accuracy_gap` among these.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -71,7 +67,7 @@ def study_front(
 
     A cascade has one of the trained backbones, or where optional none, at each resolution, in
     rising resolution. Every combination of at most ``max_stages`` stages is swept with
-    `rcopt.fronts.threshold_front`, which is exact for four stages up to the size it states; a
+    `rcopt.core.fronts.threshold_front`, which is exact for four stages up to the size it states; a
     study of more resolutions is covered by all its cascades of at most ``max_stages`` of them,
     and `StudyFront.complete` is then False. Of cascades with equal accuracy and mean FLOPs the
     one with fewer stages stays, then the first by (resolution, backbone).
@@ -166,11 +162,9 @@ def optimistic_test_front(
     )
     combinations = _combinations(frame, stages)
     on_test = Answering(stages, "test", rule)
-    best, _ = _sweep((), combinations, _right(on_test))
+    best, _ = sweep_combinations((), combinations, rights_of(on_test))
     on_validation = Answering(stages, "validation", rule)
-    points = (
-        OperatingPoint(c, _evaluated(c, on_validation), _evaluated(c, on_test)) for c in best
-    )
+    points = (OperatingPoint(c, evaluated(c, on_validation), evaluated(c, on_test)) for c in best)
     return tuple(sorted(points, key=_test_cost))
 
 
@@ -219,8 +213,8 @@ def lost_front(
         answers = answers_of(combination)
         return answers.confidence, answers.correct | wrong
 
-    safest, _ = _sweep((), _combinations(frame, stages), not_lost)
-    points = [OperatingPoint(cascade, _evaluated(cascade, answers_of)) for cascade in safest]
+    safest, _ = sweep_combinations((), _combinations(frame, stages), not_lost)
+    points = [OperatingPoint(cascade, evaluated(cascade, answers_of)) for cascade in safest]
     points.sort(key=lambda point: point.validation.cost, reverse=True)
     return tuple(point for point in points if point.validation.cost < reference.cost)
 
@@ -232,7 +226,7 @@ def _may_skip(front: StudyFront, resolution: int) -> bool:
 
 
 def _combinations(front: StudyFront, stages: Sequence[TrainedStage]) -> list[tuple[Stage, ...]]:
-    """Return the combinations of at most ``max_stages`` stages, in the order of `_rank`."""
+    """Return the combinations of at most ``max_stages`` stages, in the order of `rank`."""
     known = [trained.stage for trained in stages]
     names = [stage.name for stage in known]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -253,11 +247,7 @@ def _combinations(front: StudyFront, stages: Sequence[TrainedStage]) -> list[tup
         skip: list[Stage | None] = [None] if resolution not in required else []
         choices.append(skip + [stage for stage in known if stage.resolution == resolution])
     found = (tuple(s for s in choice if s is not None) for choice in product(*choices))
-    return sorted((c for c in found if 1 <= len(c) <= front.max_stages), key=_rank)
-
-
-def _rank(combination: tuple[Stage, ...]) -> tuple[int, list[tuple[int, str]]]:
-    return len(combination), [(stage.resolution, stage.backbone) for stage in combination]
+    return sorted((c for c in found if 1 <= len(c) <= front.max_stages), key=rank)
 
 
 def _add(
@@ -266,9 +256,9 @@ def _add(
     """Sweep combinations that the front does not cover and merge the results into it."""
     answers_of = Answering(stages, "validation", front.rule)
     known = {point.cascade: point for point in front.points}
-    cascades, gap = _sweep(front.points, combinations, _right(answers_of))
+    cascades, gap = sweep_combinations(front.points, combinations, rights_of(answers_of))
     points = [
-        known.get(cascade) or OperatingPoint(cascade, _evaluated(cascade, answers_of))
+        known.get(cascade) or OperatingPoint(cascade, evaluated(cascade, answers_of))
         for cascade in cascades
     ]
     points.sort(key=lambda point: point.validation.cost)
@@ -280,73 +270,6 @@ def _add(
         cascades=front.cascades + len(combinations),
         accuracy_gap=max(front.accuracy_gap, gap),
     )
-
-
-def _sweep(
-    points: Sequence[OperatingPoint], combinations: Sequence[tuple[Stage, ...]], read: _Read
-) -> tuple[list[Cascade], float]:
-    """Return the best of known points and of all thresholds of the combinations.
-
-    Returns:
-        The cascades, combination by combination, and the largest accuracy gap.
-    """
-    blocks = [
-        _Block(
-            point.cascade.stages,
-            np.array([point.cascade.thresholds]),
-            np.array([point.validation.accuracy]),
-            np.array([point.validation.cost]),
-        )
-        for point in points
-    ]
-    gap = 0.0
-    for combination in combinations:
-        found = cost_front(*read(combination), [stage.cost for stage in combination])
-        blocks.append(_Block(combination, found.thresholds, found.accuracy, found.cost))
-        gap = max(gap, found.accuracy_gap)
-    # Of equal points the first is kept.
-    blocks.sort(key=lambda block: _rank(block.stages))
-    return [
-        Cascade(block.stages, tuple(row))
-        for block, rows in zip(blocks, _undominated(blocks), strict=True)
-        for row in block.thresholds[rows].tolist()
-    ], gap
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Rows of one combination of stages."""
-
-    stages: tuple[Stage, ...]
-    thresholds: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    cost: NDArray[np.float64]
-
-
-def _undominated(blocks: Sequence[_Block]) -> list[NDArray[np.bool_]]:
-    if not blocks:
-        return []
-    keep = non_dominated(
-        np.concatenate([block.accuracy for block in blocks]),
-        np.concatenate([block.cost for block in blocks]),
-    )
-    ends = np.cumsum([len(block.accuracy) for block in blocks])
-    return np.split(keep, ends[:-1])
-
-
-def _right(answers_of: Answering) -> _Read:
-    def read(
-        combination: tuple[Stage, ...],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        answers = answers_of(combination)
-        return answers.confidence, answers.correct
-
-    return read
-
-
-def _evaluated(cascade: Cascade, answers_of: Answering) -> Evaluation:
-    answers = answers_of(cascade.stages)
-    return evaluate_stages(answers.confidence, answers.correct, cascade.stages, cascade.thresholds)
 
 
 def _test_cost(point: OperatingPoint) -> float:

@@ -118,9 +118,9 @@ def oracle_exits(correct: ArrayLike, flops: ArrayLike) -> Evaluation:
         >>> round(e.accuracy, 3), e.mean_flops
         (0.667, 4.333333333333333)
     """
-    right, cost, level = _first_right(correct, flops)
+    right, cost, leaving = _first_right(correct, flops)
     n = right.shape[1]
-    left = np.bincount(level, minlength=len(cost))
+    left = np.bincount(leaving, minlength=len(cost))
     reached = n - np.concatenate([[0], np.cumsum(left)[:-1]])
     return evaluation(int(right.any(axis=0).sum()), left, reached, cost, n)
 
@@ -142,9 +142,9 @@ def oracle_front(correct: ArrayLike, flops: ArrayLike) -> OracleFront:
     Raises:
         ValueError: As `rcopt.evaluate`.
     """
-    right, cost, level = _first_right(correct, flops)
+    right, cost, leaving = _first_right(correct, flops)
     n = right.shape[1]
-    sent = np.sort(level[level > 0])
+    sent = np.sort(leaving[leaving > 0])
     step = np.arange(len(sent) + 1)
     total = np.full(len(step), n * cost[0])
     for k in range(1, len(cost)):

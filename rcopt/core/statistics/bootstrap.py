@@ -278,15 +278,15 @@ def _draw(
 
 
 def _right(answers: Answers, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    level = exits(answers.confidence, thresholds)
-    return np.asarray(answers.correct[level, np.arange(len(level))])
+    stage = exits(answers.confidence, thresholds)
+    return np.asarray(answers.correct[stage, np.arange(len(stage))])
 
 
 def _cost(
     candidate: _Candidate, thresholds: NDArray[np.float64], images: NDArray[np.int64]
 ) -> float:
-    level = exits(candidate.test.confidence[:, images], thresholds)
-    left = np.bincount(level, minlength=len(candidate.flops))
+    stage = exits(candidate.test.confidence[:, images], thresholds)
+    left = np.bincount(stage, minlength=len(candidate.flops))
     return float(left @ np.cumsum(candidate.flops)) / len(images)
 
 

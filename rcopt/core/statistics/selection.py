@@ -69,7 +69,7 @@ def by_max_drop(
     """Return the cheapest point that loses at most ``drop`` against a reference.
 
     This compares shares on the images that the points were found on, so chance plays a part:
-    `rcopt.certify` gives a choice with a guarantee.
+    `rcopt.core.statistics.certify` gives a choice with a guarantee.
 
     Args:
         points: Any operating points; of equally cheap ones the most accurate is taken.
