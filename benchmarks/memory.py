@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.execution import hardware
 from rcopt.data.loading import load_data
+from rcopt.data.settings import DataSettings
 from rcopt.models.allocation import memory_kept
 from rcopt.models.backbones import build
 from rcopt.models.prediction import predict
@@ -69,12 +70,9 @@ def measure(
     root: Path, cache: Path, backbone: str, batch_size: int, *, keep: bool
 ) -> dict[str, Any]:
     dataset = load_data(
-        "folder",
+        DataSettings(source="folder", root=str(root)),
         root=root,
         base_side=RESOLUTION,
-        validation=0.5,
-        calibration=0.0,
-        test=0.5,
         seed=0,
         cache=cache,
     )

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Subset
 from rcopt.compat import import_torchvision
 from rcopt.data.dataset import Dataset
 from rcopt.data.loading import load_data
+from rcopt.data.settings import DataSettings
 from rcopt.models.backbones import build
 from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict
@@ -47,12 +48,9 @@ Arm = Callable[[], None]
 def main() -> None:
     options = _options()
     dataset = load_data(
-        "folder",
+        DataSettings(source="folder", root=str(options.root)),
         root=options.root,
         base_side=options.base_side,
-        validation=0.5,
-        calibration=0.0,
-        test=0.5,
         seed=0,
         cache=options.cache,
     )

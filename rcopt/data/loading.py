@@ -2,25 +2,20 @@
 
 from pathlib import Path
 
-from rcopt.core.predictions import Split
 from rcopt.data.dataset import Dataset, Progress, Request, parts_digest
+from rcopt.data.settings import DataSettings
 from rcopt.data.sources import source as source_of
-from rcopt.data.splits import check_shares, deal_out
+from rcopt.data.splits import deal_out
 from rcopt.errors import InputError
 
 
 def load_data(
-    source: str,
+    settings: DataSettings,
     *,
     root: Path | None,
     base_side: int,
-    validation: float,
-    calibration: float,
-    test: float,
     seed: int,
     cache: Path,
-    held_out: float = 0.3,
-    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set, decoding its pictures the first time.
@@ -32,16 +27,12 @@ def load_data(
     once.
 
     Args:
-        source: A name of `rcopt.data.sources`.
-        root: Folder of the pictures; not used for ``digits``.
+        settings: The source, the shares, and what to do about pictures that cannot be read.
+        root: Folder of the pictures (``settings.root`` as the caller resolves it); None where
+            the source needs none.
         base_side: Side in pixels that pictures are decoded to; the largest resolution used.
-        validation: Share of the held-out pictures of each class, above 0.
-        calibration: Likewise; may be 0.
-        test: Likewise, above 0. The shares sum to at most 1.
         seed: Of the dealing out (and of the digits' training split).
         cache: Folder for decoded pictures.
-        held_out: Share held out of each class where a folder has no parts.
-        skip_bad: Leave out pictures that cannot be read, and note it, instead of refusing.
         progress: Called with the number of pictures decoded and to decode.
 
     Raises:
@@ -49,22 +40,13 @@ def load_data(
             class without a picture in some split, a full disk.
         WorkError: If Imagenette cannot be downloaded.
     """
-    shares: dict[Split, float] = {
-        "validation": validation,
-        "calibration": calibration,
-        "test": test,
-    }
-    check_shares(shares)
     if base_side < 1:
         raise InputError(f"[data] base side must be positive, got {base_side}")
-    try:
-        module = source_of(source)
-    except ValueError as error:
-        raise InputError(f"[data] {error}") from error
-    pictures = module.load(Request(root, base_side, seed, cache, held_out, skip_bad, progress))
-    splits = deal_out(pictures, shares, seed)
+    request = Request(root, base_side, seed, cache, settings.held_out, settings.skip_bad, progress)
+    pictures = source_of(settings.source).load(request)
+    splits = deal_out(pictures, settings, seed)
     return Dataset(
-        name=source,
+        name=settings.source,
         classes=pictures.classes,
         base=pictures.base,
         labels=pictures.labels,

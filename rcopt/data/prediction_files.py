@@ -1,24 +1,26 @@
 """A trained stage's predictions as one file: safetensors, no pickle, readable anywhere."""
 
 import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rcopt.core.cascade import Stage
 from rcopt.core.predictions import Predictions, Split
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.errors import DAMAGE, InputError
+from rcopt.errors import InputError
 from rcopt.files import tensors_digest, write_whole
 
 FORMAT = "rcopt-stage-1"
 
 #: A stage's file is named after its backbone, so that must not lead to another folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 
 
 def save_stage(path: Path, trained: TrainedStage) -> None:
@@ -51,6 +53,20 @@ def save_stage(path: Path, trained: TrainedStage) -> None:
     write_whole(path, save(tensors, metadata))
 
 
+class _Header(BaseModel):
+    """What a stage's file says besides its numbers; whatever else it says is left alone."""
+
+    resolution: int
+    backbone: Annotated[str, Field(pattern=_NAME)]
+    flops: float
+    macs: int
+    parameters: int
+    key: str
+    seconds: float
+    details: dict[str, str]
+    images: dict[Split, tuple[str, ...]]
+
+
 def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
     """Read what `save_stage` wrote.
 
@@ -65,46 +81,52 @@ def load_stage(path: Path, *, run_id: str | None = None) -> TrainedStage:
                     f"{path}: not a stage's predictions (format {metadata.get('format')!r:.40}, "
                     f"expected {FORMAT!r}); name a file that rcopt wrote"
                 )
-            header = json.loads(metadata["stage"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # Files of other makers need not carry one.
-            if metadata.get("sha256") not in (None, tensors_digest(tensors, metadata["stage"])):
-                raise ValueError("its sha256 is another")
-            predictions: dict[Split, Predictions] = {}
-            for split, names in header["images"].items():
-                if split not in get_args(Split):
-                    raise ValueError(f"unknown split {split!r}")
-                predictions[split] = Predictions(
-                    split=split,
-                    probabilities=tensors[f"{split}.probabilities"],
-                    labels=tensors[f"{split}.labels"],
-                    images=tuple(names),
-                )
-        return TrainedStage(
-            stage=Stage(
-                resolution=int(header["resolution"]),
-                backbone=_checked_name(str(header["backbone"])),
-                flops=float(header["flops"]),
-            ),
-            predictions=predictions,
-            key=str(header["key"]),
-            macs=int(header["macs"]),
-            parameters=int(header["parameters"]),
-            run_id=run_id,
-            seconds=float(header["seconds"]),
-            details={str(k): str(v) for k, v in header["details"].items()},
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such predictions file") from None
-    except (SafetensorError, OSError, *DAMAGE) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: damaged predictions file ({reason}); delete it, and it is made again "
-            "or can be copied again"
-        ) from None
+        text = metadata.get("stage", "")
+        header = _Header.model_validate_json(text)
+        # Files of other makers need not carry one.
+        if metadata.get("sha256") not in (None, tensors_digest(tensors, text)):
+            raise ValueError("SHA-256 mismatch")
+        predictions = {
+            split: Predictions(
+                split=split,
+                probabilities=_tensor(tensors, f"{split}.probabilities"),
+                labels=_tensor(tensors, f"{split}.labels"),
+                images=names,
+            )
+            for split, names in header.images.items()
+        }
+        stage = Stage(header.resolution, header.backbone, header.flops)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such predictions file") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    return TrainedStage(
+        stage=stage,
+        predictions=predictions,
+        key=header.key,
+        macs=header.macs,
+        parameters=header.parameters,
+        run_id=run_id,
+        seconds=header.seconds,
+        details=header.details,
+    )
 
 
-def _checked_name(backbone: str) -> str:
-    if not _NAME.fullmatch(backbone):
-        raise ValueError(f"backbone {backbone!r} is no name of letters, digits and . _ + -")
-    return backbone
+def _tensor(tensors: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    if name not in tensors:
+        raise ValueError(f"it holds no tensor {name}")
+    if tensors[name].dtype.kind not in "fiu":
+        raise ValueError(f"tensor {name} holds no numbers but {tensors[name].dtype}")
+    return tensors[name]
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path}: damaged predictions file ({' '.join(reason.split())[:200]}); delete it, and it "
+        "is made again or can be copied again"
+    )

@@ -1,38 +1,27 @@
 """Deal the held-out images out to validation, calibration and test."""
 
-import math
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.predictions import Split
 from rcopt.data.dataset import Pictures
+from rcopt.data.settings import DataSettings
 from rcopt.errors import InputError
 
 
-def check_shares(shares: Mapping[Split, float]) -> None:
-    """Raise ValueError where the shares of the held-out images cannot be dealt out."""
-    for name, share in shares.items():
-        least = "at least 0" if name == "calibration" else "above 0"
-        if not (0 <= share <= 1) or (share == 0 and name != "calibration"):
-            raise InputError(f"[data] {name} must be {least} and at most 1, got {share}")
-    total = math.fsum(shares.values())
-    if total > 1 + 1e-9:
-        raise InputError(
-            f"[data] validation + calibration + test must be at most 1, got {total:g}; "
-            "make one smaller, or the splits would overlap"
-        )
-
-
 def deal_out(
-    pictures: Pictures, shares: Mapping[Split, float], seed: int
+    pictures: Pictures, settings: DataSettings, seed: int
 ) -> dict[Split, NDArray[np.int64]]:
     """Deal the held-out images out by class; equal seeds deal equally.
 
     Where a source has a part for test, that is the test split, and its part for validation is
     dealt out to validation and calibration in the ratio of their shares.
     """
+    shares: dict[Split, float] = {
+        "validation": settings.validation,
+        "calibration": settings.calibration,
+        "test": settings.test,
+    }
     rng = np.random.default_rng(seed)
     own_test = bool((pictures.part == "test").any())
     dealt_part = "validation" if own_test else "held_out"
@@ -42,6 +31,8 @@ def deal_out(
         wanted = {name: share / total for name, share in shares.items() if name != "test"}
     parts: dict[Split, list[NDArray[np.int64]]] = {name: [] for name in shares}
     for label, class_name in enumerate(pictures.classes):
+        if not ((pictures.part == "train") & (pictures.labels == label)).any():
+            raise InputError(f"[data] class {class_name!r} has no image to train on; add some")
         held_out = np.flatnonzero((pictures.part == dealt_part) & (pictures.labels == label))
         dealt = rng.permutation(held_out)
         # Ends are rounded, not sizes: shares that sum to 1 then use every picture.

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from rcopt.compat import import_torchvision
 from rcopt.data import decoded
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import decode
-from rcopt.data.loading import load_data
+from rcopt.data.settings import DataSettings
 from rcopt.errors import InputError, WorkError
+from tests.support.datasets import load_pictures
 from tests.support.mapped_memory import needs_linux, resident_bytes
 
 
@@ -34,17 +36,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path | None, **changes: Any) -> Dataset:
-    options: dict[str, Any] = {
-        "source": "folder" if root else "digits",
-        "root": root,
-        "base_side": 16,
-        "validation": 0.5,
-        "calibration": 0.0,
-        "test": 0.5,
-        "seed": 0,
-        "cache": (root.parent / "cache") if root else Path("unused"),
-    }
-    return load_data(**(options | changes))
+    cache = (root.parent / "cache") if root else Path("unused")
+    return load_pictures(root, changes.pop("cache", cache), **changes)
 
 
 def test_a_folder_is_read_with_its_classes_names_and_pixels(root: Path) -> None:
@@ -103,16 +96,11 @@ def test_shares_below_one_leave_images_out(root: Path) -> None:
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"validation": 0.0}, r"validation must be above 0"),
-        ({"test": 0.0}, r"test must be above 0"),
-        ({"calibration": -0.1}, r"calibration must be at least 0"),
-        ({"validation": 0.8}, r"must be at most 1, got 1\.3"),
-        ({"validation": float("nan")}, r"validation must be above 0"),
         ({"validation": 0.95, "test": 0.05}, r"test = 0\.05 leaves class 'cat' without an image"),
         ({"calibration": 0.01, "test": 0.4}, r"calibration = 0\.01 leaves class 'cat'"),
     ],
 )
-def test_shares_that_cannot_be_are_refused(
+def test_shares_that_leave_a_class_without_an_image_are_refused(
     root: Path, shares: dict[str, float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -199,8 +187,6 @@ def remove(folder: Path) -> None:
 def test_bad_folders_are_named(root: Path) -> None:
     with pytest.raises(InputError, match=r"root: no folder .*nowhere; expected ROOT"):
         load(root / "nowhere")
-    with pytest.raises(InputError, match="root is missing"):
-        load(None, source="folder")
     (root / "val/dog").rename(root / "val/wolf")
     with pytest.raises(InputError, match=r"class 'dog' is in .*train but not in .*val"):
         load(root)
@@ -259,7 +245,7 @@ from pathlib import Path
 # Whatever started the tests, a shell in the background perhaps, may have had it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from rcopt.data import decoded as data
-from rcopt.data.loading import load_data
+from tests.support.datasets import load_pictures
 if len(sys.argv) > 3:
     import time
     plain = data.decode
@@ -268,8 +254,7 @@ if len(sys.argv) > 3:
         time.sleep(0.2)
         return plain(*a)
     data.decode = slow
-d = load_data("folder", root=Path(sys.argv[1]), cache=Path(sys.argv[2]), base_side=16,
-              validation=0.5, calibration=0, test=0.5, seed=0)
+d = load_pictures(Path(sys.argv[1]), Path(sys.argv[2]))
 print(d.digest)
 """
 
@@ -377,6 +362,18 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(
     assert not [f for f in tmp_path.iterdir() if not f.name.endswith(".lock")]
 
 
-def test_an_unknown_source_is_refused(root: Path) -> None:
-    with pytest.raises(InputError, match="source must be one of digits, folder, imagenette"):
-        load(root, source="web")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "web"}, "expected one of predictions, digits, folder, imagenette"),
+        ({"source": "folder"}, 'root is needed with source = "folder"'),
+        ({"validation": 0.0}, "validation and test must be above 0"),
+        ({"test": 0.0}, "validation and test must be above 0"),
+        ({"calibration": -0.1}, "greater than or equal to 0"),
+        ({"validation": 0.8}, "must not exceed 1"),
+        ({"validation": float("nan")}, "less than or equal to 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataSettings(**settings)

@@ -105,7 +105,7 @@ def test_a_flipped_bit_of_a_probability_is_seen(tmp_path: Path, trained: Trained
     value = trained.predictions["validation"].probabilities.tobytes()
     at = whole.index(value)  # the lowest bit of the first one: rows still sum to 1
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(InputError, match=r"damaged predictions file \(its sha256 is another\)"):
+    with pytest.raises(InputError, match=r"damaged predictions file \(SHA-256 mismatch\)"):
         load_stage(path)
 
 

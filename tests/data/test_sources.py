@@ -18,8 +18,8 @@ from PIL import Image
 from rcopt.data import sources
 from rcopt.data.dataset import Dataset
 from rcopt.data.images import decode
-from rcopt.data.loading import load_data
 from rcopt.errors import InputError
+from tests.support.datasets import load_pictures
 
 CLASSES = ("bar", "disc")
 
@@ -43,17 +43,7 @@ def make(root: Path, parts: dict[str, int], classes: tuple[str, ...] = CLASSES) 
 
 
 def load(root: Path, **changes: Any) -> Dataset:
-    options: dict[str, Any] = {
-        "source": "folder",
-        "root": root,
-        "base_side": 16,
-        "validation": 0.5,
-        "calibration": 0.0,
-        "test": 0.5,
-        "seed": 0,
-        "cache": root.parent / "cache",
-    }
-    return load_data(**(options | changes))
+    return load_pictures(root, changes.pop("cache", root.parent / "cache"), **changes)
 
 
 @pytest.mark.parametrize("name", sources.NAMES)
@@ -348,9 +338,9 @@ def test_two_folders_with_the_same_names_sizes_and_times_are_told_apart(tmp_path
 def test_a_class_name_beyond_ascii_is_read_in_any_locale(tmp_path: Path) -> None:
     root = make(tmp_path / "pictures", {"train": 3, "val": 4}, ("bar", "naïve"))
     code = (
-        "import sys; from pathlib import Path; from rcopt.data.loading import load_data\n"
-        "d = load_data('folder', root=Path(sys.argv[1]), cache=Path(sys.argv[2]), base_side=16,"
-        " validation=0.5, calibration=0, test=0.5, seed=0)\n"
+        "import sys; from pathlib import Path\n"
+        "from tests.support.datasets import load_pictures\n"
+        "d = load_pictures(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "print(ascii(d.classes))"
     )
     said = [

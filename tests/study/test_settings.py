@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rcopt.data.settings import DataSettings
 from rcopt.errors import InputError
 from rcopt.files import digest
 from rcopt.models.recipe import Recipe
 from rcopt.redaction import has_login
 from rcopt.study.file import Study, load_study
 from rcopt.study.settings import (
-    DataSettings,
     RecipeChanges,
     SearchSettings,
     StageSettings,

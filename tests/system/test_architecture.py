@@ -82,7 +82,7 @@ def test_data_and_training_know_neither_study_nor_store() -> None:
     )
     loaded = loaded_after(code)
     assert "torch" in loaded
-    assert not loaded & {"optuna", "mlflow", "pydantic", "ptflops"}
+    assert not loaded & {"optuna", "mlflow", "ptflops"}
 
 
 @pytest.mark.slow

@@ -415,7 +415,10 @@ def test_the_same_stage_twice_is_refused(predictions: Path, refused: Refused) ->
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.root=nowhere", "nowhere is no folder; name one with *.safetensors files"),
+        (
+            "data.root=nowhere",
+            "nowhere is not a directory; set it to a directory of",
+        ),
         ("data.root=studies", "studies holds no *.safetensors file"),
         ("stages.resolutions=[64]", "stages"),
     ],

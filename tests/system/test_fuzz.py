@@ -416,7 +416,7 @@ def test_checkpoints(tmp_path: Path) -> None:
 
 def test_images_of_a_folder(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture at its place in a data set: the data set is there, or one line names it."""
-    from rcopt.data.loading import load_data
+    from tests.support.datasets import load_pictures
 
     monkeypatch.chdir(tmp_path)
 
@@ -426,16 +426,7 @@ def test_images_of_a_folder(both: Path, tmp_path: Path, monkeypatch: pytest.Monk
         shutil.copytree(both / "images", tmp_path / "images")
         place_damaged(rng, tmp_path / "images" / rng.choice(("train", "val")) / "bar", "odd")
         try:
-            data = load_data(
-                "folder",
-                root=tmp_path / "images",
-                base_side=16,
-                validation=0.5,
-                calibration=0,
-                test=0.5,
-                seed=0,
-                cache=tmp_path / "cache",
-            )
+            data = load_pictures(tmp_path / "images", tmp_path / "cache")
         except InputError as error:
             if len(str(error).splitlines()) != 1 or "bar" not in str(error):
                 return f"not one line that names it: {error}"

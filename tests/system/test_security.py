@@ -174,21 +174,12 @@ def test_a_pickled_checkpoint_is_set_aside(tmp_path: Path, marker: Path, form: F
 def test_pickled_decoded_images_are_decoded_again(
     tmp_path: Path, marker: Path, form: Form
 ) -> None:
-    from rcopt.data.loading import load_data
+    from tests.support.datasets import load_pictures
 
     make_images(tmp_path / "images", train=2, held_out=2)
 
     def load() -> str:
-        return load_data(
-            "folder",
-            root=tmp_path / "images",
-            base_side=16,
-            validation=0.5,
-            calibration=0,
-            test=0.5,
-            seed=0,
-            cache=tmp_path / "cache",
-        ).digest
+        return load_pictures(tmp_path / "images", tmp_path / "cache").digest
 
     before = load()
     (kept,) = (tmp_path / "cache").glob("*/base.npy")

@@ -118,7 +118,9 @@ def read_predictions(study: Study) -> dict[StageId, TrainedStage]:
     """
     folder = _root(study)
     if not folder.is_dir():
-        raise InputError(f"data.root: {folder} is no folder; name one with *.safetensors files")
+        raise InputError(
+            f"data.root: {folder} is not a directory; set it to a directory of .safetensors files"
+        )
     found: dict[StageId, TrainedStage] = {}
     for path in sorted(folder.glob("*.safetensors")):
         trained = load_stage(path)
@@ -145,7 +147,7 @@ def read_predictions(study: Study) -> dict[StageId, TrainedStage]:
                 raise InputError(
                     f"{folder}: {trained.stage.name} does not belong with {first.stage.name}: "
                     f"{error}; keep predictions of different data in different folders"
-                ) from None
+                ) from error
     by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
     return {t.stage.id: t for t in by_cost}
 

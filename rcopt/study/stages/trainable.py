@@ -6,12 +6,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from rcopt import tracking
 from rcopt.core.cascade import Stage, StageId
 from rcopt.core.cost import flops_from_macs
 from rcopt.core.predictions import SPLITS
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.errors import DAMAGE, InputError
+from rcopt.errors import InputError
 from rcopt.files import sealed, unsealed, write_whole
 from rcopt.models.devices import known_device
 from rcopt.progress import Progress
@@ -29,6 +31,9 @@ from rcopt.study.workers.retrying import RetryPolicy
 
 if TYPE_CHECKING:
     from rcopt.data.dataset import Dataset
+
+
+_MACS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
 
 
 class TrainableStages:
@@ -117,20 +122,14 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
     from rcopt.data.loading import load_data
 
     settings = study.settings
-    source = settings.data.source
-    if source == "predictions":
+    if settings.data.source == "predictions":
         raise InputError(f"{study.name}: it rests on stored predictions and has no images")
     dataset = load_data(
-        source,
+        settings.data,
         root=study.root,
         base_side=study.base_side,
-        validation=settings.data.validation,
-        calibration=settings.data.calibration,
-        test=settings.data.test,
         seed=settings.seed,
         cache=study.project / "mlruns" / "data",
-        held_out=settings.data.held_out,
-        skip_bad=settings.data.skip_bad,
         progress=lambda done, total: progress.count("decode images", done, total),
     )
     for note in dataset.notes:
@@ -173,10 +172,9 @@ def known_macs(study: Study) -> dict[str, int]:
     Those in a damaged file are counted again when a study is next run.
     """
     try:
-        kept = unsealed(json.loads(_macs_file(study).read_text(encoding="utf-8")))
-        known: dict[str, int] = kept["macs"]
-        return known
-    except (OSError, *DAMAGE):
+        kept = unsealed(json.loads(_macs_file(study).read_bytes()))
+        return _MACS.validate_python(kept.get("macs"))
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
