@@ -123,11 +123,15 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
         f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
         f"images: {sizes}\n"
         + "".join(f"data: {note}\n" for note in results.notes)
-        + (f"ms an image: {results.timing}\n" if results.timing else "")
+        + (f"{_minimized(points)} an image: {results.timing}\n" if results.timing else "")
     )
     print(tables.front_table(points))
     if results.gain is not None:
         print("\n" + "\n".join(textwrap.wrap(str(results.gain), tables.WIDTH)))
+
+
+def _minimized(points: Sequence[Any]) -> str:
+    return str(points[0].validation.costs[0][0].unit)
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:

@@ -35,11 +35,11 @@ def test_functions_of_confidence_differ(kind: Confidence) -> None:
 
 def test_a_name_nobody_knows_is_refused_everywhere() -> None:
     p = np.array([[0.7, 0.3]])
-    unknown: Confidence = "gini"  # type: ignore[assignment]
+    unknown: Confidence = "luck"  # type: ignore[assignment]
     for call in (
         lambda: confidence(p, unknown),
         lambda: tensor_confidence(torch.from_numpy(p), unknown),
         lambda: AnswerRule(unknown),
     ):
-        with pytest.raises(ValueError, match=r"one of max, margin, entropy.*'gini'"):
+        with pytest.raises(ValueError, match=r"one of max, margin, entropy.*'luck'"):
             call()
