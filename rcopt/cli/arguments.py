@@ -186,10 +186,10 @@ def share(text: str) -> float:
     percent = text.strip().endswith("%")
     try:
         value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
-    except ValueError:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"expected a share such as 0.97 or 97%, got {text!r}"
-        ) from None
+        ) from error
     if not 0 <= value <= 1:
         meant = f"; did you mean {value:g}%?" if 1 < value <= 100 and not percent else ""
         raise argparse.ArgumentTypeError(
@@ -204,16 +204,16 @@ def flops(text: str) -> float:
     unit = units.get(text[-1:].upper(), 1.0)
     try:
         return float(text[:-1] if unit > 1 else text) * unit
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
 
 
 def count(text: str) -> int:
     """Return a whole number of at least 1."""
     try:
         value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
     return value

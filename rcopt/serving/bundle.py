@@ -106,7 +106,7 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
         try:
             shutil.copyfile(weights[stage], folder / name)
         except OSError as error:
-            raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from None
+            raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from error
         described.append(_stage_entry(package, index) | _file_entry(folder / name))
     description = sealed(_description(package, described))
     text = json.dumps(description, indent=2, allow_nan=False)
@@ -132,7 +132,7 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
         raise InputError(
             f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
             "cascade again"
-        ) from None
+        ) from error
 
 
 def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,10 +190,10 @@ def _file_entry(path: Path) -> dict[str, str]:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name a folder or model made by rcopt") from None
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; name a folder or model made by rcopt") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     found = description.get("format") if isinstance(description, dict) else None
     if not isinstance(description, dict) or found not in (FORMAT, WEIGHTED_FORMAT):
         raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
@@ -202,7 +202,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(
             f"{path}: changed since it was packaged ({error}); register the cascade again"
-        ) from None
+        ) from error
 
 
 def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCascade:

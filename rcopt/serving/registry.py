@@ -249,7 +249,7 @@ def _location(client: "MlflowClient", source: str) -> str:
             raise
         known = sorted(str(model.name) for model in client.search_registered_models())
         hint = f"known models: {', '.join(known[:10])}" if known else "no model is registered yet"
-        raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from None
+        raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from error
 
 
 def _local(tracker: Tracker, location: str) -> tuple[Path, bool]:

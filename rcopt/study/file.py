@@ -116,12 +116,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
+        raise InputError(f"{file}: cannot be read ({error})") from error
     try:
         raw: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # Numbers of thousands of digits and lists of hundreds of levels are no TOMLDecodeError.
-        raise InputError(f"{file}: not valid TOML: {error}") from None
+        raise InputError(f"{file}: not valid TOML: {error}") from error
     where = _shown(file)
     for override in overrides:
         _apply(raw, override)
@@ -129,7 +129,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     try:
         settings = StudySettings.model_validate(_frozen(raw))
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_error(error, raw)}") from None
+        raise InputError(f"{where}: {_first_error(error, raw)}") from error
     return Study(settings=settings, project=project, file=file)
 
 
@@ -141,8 +141,8 @@ def load_project() -> tuple[Path, str]:
 def _locate(name: str) -> tuple[Path, Path]:
     try:
         given = Path(name).expanduser()
-    except RuntimeError:
-        raise InputError(f"{name}: there is no such home folder") from None
+    except RuntimeError as error:
+        raise InputError(f"{name}: there is no such home folder") from error
     if given.suffix == ".toml" or given.is_file():
         file = given.absolute()
         if not file.is_file():

@@ -310,7 +310,7 @@ def _open_server(uri: str) -> "MlflowClient":
     try:
         urllib.parse.urlsplit(uri).port  # noqa: B018 - reading it checks it
     except ValueError as error:
-        raise InputError(f"tracking.uri: {uri!r} is not an address ({error})") from None
+        raise InputError(f"tracking.uri: {uri!r} is not an address ({error})") from error
     problem = _probe(uri)
     if problem:
         raise InputError(f"tracking server {uri} {problem}; {mend}")

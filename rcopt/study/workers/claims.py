@@ -115,8 +115,8 @@ def shared_lock(storage: str, folder: Path, name: str, timeout: float = 300.0) -
         return
     try:
         connection = PostgresServer(storage).lock(name, timeout)
-    except TimeoutError:
-        raise _kept_too_long(name, timeout) from None
+    except TimeoutError as error:
+        raise _kept_too_long(name, timeout) from error
     with closing(connection):
         yield
 

@@ -66,11 +66,11 @@ class PostgresServer:
     def __init__(self, url: str) -> None:
         try:
             import psycopg
-        except ImportError:
+        except ImportError as error:
             raise InputError(
                 "search.storage: PostgreSQL needs the psycopg package; "
                 "install it with: pip install 'rcopt[postgres]'"
-            ) from None
+            ) from error
         self._psycopg = psycopg
         self._parameters = _connect_parameters(url)
 
@@ -110,8 +110,8 @@ class PostgresServer:
                 for setting, value in settings.items():
                     connection.execute("select set_config(%s, %s, false)", (setting, value))
                 connection.execute("select pg_advisory_lock(%s)", (_lock_number(name),))
-            except self._psycopg.errors.LockNotAvailable:
-                raise TimeoutError(name) from None
+            except self._psycopg.errors.LockNotAvailable as error:
+                raise TimeoutError(name) from error
             opened.pop_all()
         return connection
 
@@ -124,7 +124,7 @@ class PostgresServer:
             yield
         except self._psycopg.Error as error:
             reason = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
-            raise UnreachableError(f"search.storage: PostgreSQL: {reason}") from None
+            raise UnreachableError(f"search.storage: PostgreSQL: {reason}") from error
 
 
 def _connect_parameters(url: str) -> dict[str, Any]:
