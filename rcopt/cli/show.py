@@ -13,7 +13,8 @@ def front_command(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from rcopt.cli import tables
-    from rcopt.study.results import load_results, well_spread
+    from rcopt.study.results import well_spread
+    from rcopt.study.results_file import load_results
 
     loaded, ranking = ranked(arguments)
     results = load_results(loaded.results_file)

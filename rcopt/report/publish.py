@@ -13,7 +13,7 @@ from rcopt.report import write_report
 from rcopt.report.analysis.report_data import StudyFacts, report_data
 from rcopt.report.thumbnails import thumbnails
 from rcopt.study.file import Study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.lookup import trained_stages
 from rcopt.study.stages.trainable import open_dataset
 from rcopt.study.trial_records import trial_point, trial_source

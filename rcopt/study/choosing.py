@@ -24,7 +24,8 @@ from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError
 from rcopt.study.choice import Choice, Criterion
 from rcopt.study.file import Study
-from rcopt.study.results import StageSummary, load_results
+from rcopt.study.results import StageSummary
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.lookup import trained_stages
 
 #: Up to this many validation images, choosing on them is corrected by ten folds, else by three.

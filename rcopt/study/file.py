@@ -47,7 +47,7 @@ class Study:
 
     @property
     def results_file(self) -> Path:
-        """What the study came to; see `rcopt.study.results`."""
+        """What the study came to; see `rcopt.study.results_file`."""
         return self.folder / "results.json"
 
     @property

@@ -9,7 +9,7 @@ from rcopt.core.statistics.cascade_gain import MeanGain, cascade_gain
 from rcopt.core.study_front import study_front
 from rcopt.progress import Progress
 from rcopt.study.file import Study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.lookup import trained_stages
 from rcopt.study.stages.times import StageTimes, priced, stage_times
 

@@ -15,7 +15,7 @@ from rcopt.serving import registry
 from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, save_cascade
 from rcopt.study.choice import Choice
 from rcopt.study.file import Study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.lookup import trained_stages
 
 

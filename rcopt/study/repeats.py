@@ -11,7 +11,7 @@ from rcopt.core.cascade import Evaluation, OperatingPoint
 from rcopt.core.statistics.attainment import Attainment, attainment
 from rcopt.errors import InputError
 from rcopt.study.file import Study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.settings import identity
 
 #: Shares of the repeats: the lucky quarter, the median, three quarters.

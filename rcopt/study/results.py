@@ -1,34 +1,25 @@
-"""What a study came to, as one file: the front with its test numbers, and what it rests on."""
+"""What a study came to: the front with its test numbers, and what it rests on."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.core.cost import Amount
+from rcopt.core.cascade import OperatingPoint, Stage
 from rcopt.core.fronts import non_dominated, spread
 from rcopt.core.hypervolumes import Frame, frame_of, hypervolume_share
 from rcopt.core.outcomes import with_test
 from rcopt.core.statistics.cascade_gain import MeanGain, cascade_gain
 from rcopt.core.study_front import StudyFront
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.errors import DAMAGE, InputError, WorkError
-from rcopt.files import sealed, unsealed, write_whole
+from rcopt.errors import WorkError
 from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 
 #: How many points of a front are shown, made trials and given runs of their own.
 SHOWN = 20
-
-FORMAT = "rcopt-results-3"
-#: Its hypervolumes were no shares.
-OLD_FORMAT = "rcopt-results-2"
 
 
 @dataclass(frozen=True)
@@ -186,145 +177,4 @@ def _summarized(trained: TrainedStage) -> StageSummary:
         test=trained.predictions["test"].accuracy,
         seconds=trained.seconds,
         run_id=trained.run_id,
-    )
-
-
-def save_results(path: Path, results: Results) -> None:
-    """Write results as JSON with their digest; the file appears whole or stays as it was."""
-    tree = {
-        "format": FORMAT,
-        "study": results.study,
-        "frame": results.frame._asdict(),
-        "hypervolume": results.hypervolume,
-        "sampled_hypervolume": results.sampled_hypervolume,
-        "sampled": results.sampled,
-        "exact": results.exact,
-        "split_sizes": results.split_sizes,
-        "classes": list(results.classes),
-        "experiment_id": results.experiment_id,
-        "timing": results.timing,
-        "cascade_gain": None if results.gain is None else results.gain.to_dict(),
-        **({"notes": list(results.notes)} if results.notes else {}),
-        "stages": [_stage_tree(stage) for stage in results.stages],
-        "front": [_point_tree(point) for point in results.points],
-    }
-    write_whole(path, json.dumps(sealed(tree), indent=1).encode())
-
-
-def load_results(path: Path) -> Results:
-    """Read what `save_results` wrote.
-
-    Raises:
-        InputError: If the file is missing (the study has no result yet) or damaged.
-    """
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree["format"] not in (FORMAT, OLD_FORMAT):
-            raise ValueError(f"format {tree['format']!r}, expected {FORMAT!r}")
-        tree = unsealed(tree)
-        points = tuple(_point(entry) for entry in tree["front"])
-        stages = tuple(_summary(entry) for entry in tree["stages"])
-        if tree["format"] == FORMAT:
-            frame = Frame(**{name: float(value) for name, value in tree["frame"].items()})
-            volume, sampled = float(tree["hypervolume"]), tree["sampled_hypervolume"]
-        else:
-            frame = frame_of([s.validation for s in stages], [s.stage.cost for s in stages])
-            volume, sampled = hypervolume_share(*numbers(points), frame), None
-        return Results(
-            study=str(tree["study"]),
-            points=points,
-            stages=stages,
-            frame=frame,
-            hypervolume=volume,
-            sampled_hypervolume=None if sampled is None else float(sampled),
-            sampled=int(tree["sampled"]),
-            exact=bool(tree["exact"]),
-            split_sizes={str(k): int(v) for k, v in tree["split_sizes"].items()},
-            classes=tuple(str(name) for name in tree["classes"]),
-            experiment_id=str(tree["experiment_id"]),
-            timing=str(tree.get("timing", "")),
-            gain=MeanGain.from_dict(gain) if (gain := tree.get("cascade_gain")) else None,
-            notes=tuple(str(note) for note in tree.get("notes", ())),
-        )
-    except FileNotFoundError:
-        raise InputError(
-            f"{path.parent.name}: no front yet; 'rcopt run' makes one as soon as a first "
-            "cascade is evaluated"
-        ) from None
-    except (OSError, *DAMAGE) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path}: damaged results ({reason}); 'rcopt run' writes them again"
-        ) from None
-
-
-def _stage_tree(summary: StageSummary) -> dict[str, Any]:
-    return {
-        **summary.stage.to_dict(),
-        "key": summary.key,
-        "macs": summary.macs,
-        "parameters": summary.parameters,
-        "validation": summary.validation,
-        "test": summary.test,
-        "seconds": summary.seconds,
-        "run_id": summary.run_id,
-    }
-
-
-def _summary(tree: dict[str, Any]) -> StageSummary:
-    return StageSummary(
-        stage=Stage.from_dict(tree),
-        key=str(tree["key"]),
-        macs=int(tree["macs"]),
-        parameters=int(tree["parameters"]),
-        validation=float(tree["validation"]),
-        test=float(tree["test"]),
-        seconds=float(tree["seconds"]),
-        run_id=tree["run_id"],
-    )
-
-
-def _point_tree(point: OperatingPoint) -> dict[str, Any]:
-    tree = point.to_dict()
-    for split, evaluation in (("validation", point.validation), ("test", point.test)):
-        if evaluation is not None:
-            tree[split] |= {
-                "reach_rates": list(evaluation.reach_rates),
-                "deferral_rates": [r if r == r else None for r in evaluation.deferral_rates],
-                "n_images": evaluation.n_images,
-            }
-    return tree
-
-
-def _point(tree: dict[str, Any]) -> OperatingPoint:
-    stages: Sequence[dict[str, Any]] = tree["stages"]
-    validation = _evaluation(tree["validation"])
-    if validation is None:
-        raise ValueError("a point of the front has no validation numbers")
-    return OperatingPoint(
-        cascade=Cascade(
-            tuple(Stage.from_dict(stage) for stage in stages),
-            tuple(float(stage["threshold"]) for stage in stages[:-1]),
-        ),
-        validation=validation,
-        test=_evaluation(tree["test"]),
-        source="sampled" if tree["source"] == "sampled" else "exact",
-        trial=tree["trial"],
-        run_id=tree["run_id"],
-    )
-
-
-def _evaluation(tree: dict[str, Any] | None) -> Evaluation | None:
-    if tree is None:
-        return None
-    return Evaluation(
-        accuracy=float(tree["accuracy"]),
-        mean_flops=float(tree["mean_flops"]),
-        exit_rates=tuple(float(rate) for rate in tree["exit_rates"]),
-        reach_rates=tuple(float(rate) for rate in tree["reach_rates"]),
-        deferral_rates=tuple(
-            float("nan") if rate is None else float(rate) for rate in tree["deferral_rates"]
-        ),
-        n_images=int(tree["n_images"]),
-        minimized=Amount.from_json(tree, "mean_"),
     )

@@ -8,7 +8,8 @@ from rcopt.errors import WorkError
 from rcopt.files import write_whole
 from rcopt.progress import Progress
 from rcopt.study.file import Study
-from rcopt.study.results import Results, load_results, well_spread
+from rcopt.study.results import Results, well_spread
+from rcopt.study.results_file import load_results
 from rcopt.study.runner import Runner
 from rcopt.study.session import StudySession
 from rcopt.study.settings import identity

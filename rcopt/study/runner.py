@@ -18,7 +18,8 @@ from rcopt.progress import Progress
 from rcopt.study import samplers
 from rcopt.study.file import Study
 from rcopt.study.foreign_trials import requests
-from rcopt.study.results import Results, build_results, numbers, save_results, well_spread
+from rcopt.study.results import Results, build_results, numbers, well_spread
+from rcopt.study.results_file import save_results
 from rcopt.study.space import Proposal
 from rcopt.study.stage_pool import StagePool
 from rcopt.study.stages.base import StageProvider

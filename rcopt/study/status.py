@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rcopt.core.cascade import StageId
 from rcopt.errors import InputError
 from rcopt.study.file import Study
-from rcopt.study.results import Results, load_results
+from rcopt.study.results import Results
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.trainable import known_macs
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Failure, Trials

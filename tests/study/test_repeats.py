@@ -5,7 +5,7 @@ from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
 from rcopt.study.file import Study, load_study
 from rcopt.study.repeats import accuracy_within, repeats
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.run_study import run
 from tests.support.simulated import simulated_stages
 

@@ -12,7 +12,8 @@ from rcopt.core.evaluating import evaluation
 from rcopt.core.hypervolumes import Frame
 from rcopt.errors import InputError
 from rcopt.files import digest, sealed, unsealed
-from rcopt.study.results import Results, StageSummary, load_results, save_results
+from rcopt.study.results import Results, StageSummary
+from rcopt.study.results_file import load_results, save_results
 
 
 def point(exits: tuple[int, ...], thresholds: tuple[float, ...]) -> OperatingPoint:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rcopt.study.file import Study, load_study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Trials

@@ -8,7 +8,7 @@ from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
 from rcopt.study.file import Study
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.stages.recorded import read_predictions
 
 

@@ -15,7 +15,7 @@ from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
 from rcopt.study.file import Study, load_study
 from rcopt.study.front_by_cost import rank
-from rcopt.study.results import load_results
+from rcopt.study.results_file import load_results
 from rcopt.study.run_study import front
 from rcopt.study.stages.times import Conditions, StageTimes, stage_times
 from tests.support.simulated import simulated_stages

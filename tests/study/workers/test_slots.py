@@ -15,7 +15,8 @@ from rcopt.core.hypervolumes import Frame
 from rcopt.files import sealed
 from rcopt.processes import this_owner
 from rcopt.study.file import Study, load_study
-from rcopt.study.results import Results, StageSummary, save_results
+from rcopt.study.results import Results, StageSummary
+from rcopt.study.results_file import save_results
 from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Failure, Trials
