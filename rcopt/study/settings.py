@@ -21,7 +21,8 @@ from rcopt.redaction import has_login, has_password
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # A value may hold a password, and a traceback would show it.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class StageSettings(_Section):

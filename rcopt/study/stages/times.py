@@ -5,18 +5,20 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
 
 from rcopt.core.cascade import Stage
 from rcopt.core.cost import COSTS, Amount, CostName
-from rcopt.errors import DAMAGE, InputError
-from rcopt.files import sealed, unsealed, write_whole
+from rcopt.errors import InputError
+from rcopt.files import sealed, write_whole
 from rcopt.models.devices import known_device
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.stages.base import StageProvider
+from rcopt.study.stored_json import DamagedError, parse_json, read_json
 from rcopt.study.trials import Trials
 
 
@@ -82,20 +84,35 @@ class StageTimes:
         }
 
     @classmethod
-    def from_json(cls, cost: CostName, tree: Mapping[str, Any]) -> "StageTimes":
-        """Return what `to_json` gave.
+    def from_json(cls, cost: CostName, text: str) -> "StageTimes":
+        """Return what `to_json` gave, written as text.
 
         Raises:
-            ValueError: If it is anything else, or a time is not positive.
-            KeyError: If something is missing.
-            TypeError: If something has another type.
+            DamagedError: If it is anything else, or a time is not positive.
         """
-        amounts = tree[COSTS[cost].key].items()
-        times = {str(name): float(value) for name, value in amounts}
-        if not all(0 < value < float("inf") for value in times.values()):
-            raise ValueError("times must be positive and finite")
-        where = Conditions(**tree["conditions"])
-        return cls(cost, where, int(tree["calls"]), times, float(tree["spread"]))
+        return parse_json(text, _TIMES).times(cost)
+
+
+class _Times(BaseModel):
+    """As JSON keeps them: the amounts under their cost's own key."""
+
+    conditions: Conditions
+    calls: int
+    amounts: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        validation_alias=AliasChoices(*(cost.key for cost in COSTS.values()))
+    )
+    spread: float
+
+    def times(self, cost: CostName) -> StageTimes:
+        return StageTimes(cost, self.conditions, self.calls, self.amounts, self.spread)
+
+
+class _File(BaseModel):
+    format: str
+    measurements: list[_Times]
+
+
+_TIMES, _FILE = TypeAdapter(_Times), TypeAdapter(_File)
 
 
 def priced(stage: Stage, cost: CostName, times: StageTimes | None) -> Stage:
@@ -140,13 +157,12 @@ def fixed(
         return json.dumps(times.to_json(), sort_keys=True)
 
     try:
-        return StageTimes.from_json(cost, json.loads(stored.shared(cost, make)))
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:120]
+        return StageTimes.from_json(cost, stored.shared(cost, make))
+    except DamagedError as error:
         raise InputError(
-            f"{study.name}: the stages' times in the study's storage are damaged ({reason}); "
+            f"{study.name}: the stages' times in the study's storage are damaged ({error}); "
             "start it anew under another name (--set name=NEW)"
-        ) from None
+        ) from error
 
 
 def stage_times(
@@ -232,7 +248,7 @@ def _measure(
                 raise InputError(
                     f"{stage.name} cannot be timed: {error}; rcopt builds its backbone by name, "
                     "so stored predictions of other networks have FLOPs as their only cost"
-                ) from None
+                ) from error
     side = conditions.base_side
     noise = torch.Generator().manual_seed(0)
     base = torch.randint(0, 256, (16, side, side, 3), dtype=torch.uint8, generator=noise)
@@ -267,19 +283,16 @@ def _format(cost: CostName) -> str:
 
 def _load(path: Path, cost: CostName) -> dict[Conditions, StageTimes]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree["format"] != _format(cost):
-            raise ValueError(f"format {tree['format']!r}, expected {_format(cost)!r}")
-        tree = unsealed(tree)
-        found = [StageTimes.from_json(cost, entry) for entry in tree["measurements"]]
+        kept = read_json(path, _FILE)
+        if kept.format != _format(cost):
+            raise DamagedError(f"format {kept.format!r}, expected {_format(cost)!r}")
     except FileNotFoundError:
         return {}
-    except (OSError, *DAMAGE) as error:
-        reason = " ".join(str(error).split())[:120]
+    except DamagedError as error:
         raise InputError(
-            f"{path}: damaged measurements ({reason}); delete it to measure again"
-        ) from None
-    return {times.conditions: times for times in found}
+            f"{path}: damaged measurements ({error}); delete it to measure again"
+        ) from error
+    return {stored.conditions: stored.times(cost) for stored in kept.measurements}
 
 
 def _save(path: Path, cost: CostName, measurements: Sequence[StageTimes]) -> None:

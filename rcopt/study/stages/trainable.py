@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
@@ -14,7 +14,7 @@ from rcopt.core.cost import flops_from_macs
 from rcopt.core.predictions import SPLITS
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError
-from rcopt.files import sealed, unsealed, write_whole
+from rcopt.files import sealed, write_whole
 from rcopt.models.devices import known_device
 from rcopt.progress import Progress
 from rcopt.study.data_summary import DataSummary
@@ -26,6 +26,7 @@ from rcopt.study.stages.train_once import (
     obtain_stage,
     weights_identity,
 )
+from rcopt.study.stored_json import DamagedError, read_json
 from rcopt.study.workers.claims import Claims
 from rcopt.study.workers.retrying import RetryPolicy
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from rcopt.data.dataset import Dataset
 
 
-_MACS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, int])
+_MACS = TypeAdapter(dict[Literal["macs"], dict[str, int]])
 
 
 class TrainableStages:
@@ -172,9 +173,8 @@ def known_macs(study: Study) -> dict[str, int]:
     Those in a damaged file are counted again when a study is next run.
     """
     try:
-        kept = unsealed(json.loads(_macs_file(study).read_bytes()))
-        return _MACS.validate_python(kept.get("macs"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(_macs_file(study), _MACS)["macs"]
+    except (FileNotFoundError, DamagedError):
         return {}
 
 

@@ -124,7 +124,9 @@ class PostgresServer:
             yield
         except self._psycopg.Error as error:
             reason = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
-            raise UnreachableError(f"search.storage: PostgreSQL: {reason}") from error
+            # Without the cause: how the drivers word their errors is out of our hands, and a
+            # traceback must not show a password.
+            raise UnreachableError(f"search.storage: PostgreSQL: {reason}") from None
 
 
 def _connect_parameters(url: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rcopt.study.front_by_cost import rank
 from rcopt.study.results_file import load_results
 from rcopt.study.run_study import front
 from rcopt.study.stages.times import Conditions, StageTimes, stage_times
+from rcopt.study.stored_json import DamagedError
 from tests.support.simulated import simulated_stages
 from tests.support.study_helpers import (
     SIZES,
@@ -148,7 +149,7 @@ def test_tables_name_time_and_how_it_was_measured(
     assert csv[0].endswith("val_mean_milliseconds,test_mean_milliseconds")
     assert all(float(line.split(",")[-1]) > 0 for line in csv[1:])
     status = rcopt(capsys, "status", "tiny").out
-    assert " ms)" in status
+    assert "ms" in status.split()
 
 
 def test_the_store_holds_time_beside_flops(project: Path) -> None:
@@ -368,7 +369,8 @@ def test_measurements_say_how_they_were_made() -> None:
     assert str(times) == (
         "CPU, 2 threads, batch 8, torch 2.0; median of 5 calls a stage, middle half within 4%"
     )
-    assert StageTimes.from_json("latency", json.loads(json.dumps(times.to_json()))) == times
+    assert StageTimes.from_json("latency", json.dumps(times.to_json())) == times
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="positive and finite"):
-            StageTimes.from_json("latency", {**times.to_json(), "milliseconds": {"a@8": wrong}})
+        damaged = {**times.to_json(), "milliseconds": {"a@8": wrong}}
+        with pytest.raises(DamagedError, match=r"milliseconds\.a@8: Input should be"):
+            StageTimes.from_json("latency", json.dumps(damaged))

@@ -100,6 +100,8 @@ def test_a_lock_is_held_until_its_connection_closes(database: str) -> None:
 
 
 def test_drivers_are_not_imported_before_they_are_needed() -> None:
-    code = "import sys, rcopt.claims; print(*({'psycopg', 'sqlalchemy'} & set(sys.modules)))"
+    code = """if True:
+        import sys, rcopt.study.workers.claims
+        print(*({'psycopg', 'sqlalchemy'} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
