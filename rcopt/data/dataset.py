@@ -101,6 +101,8 @@ class Pictures:
             split of its own, ``"validation"`` (dealt to validation and calibration) or
             ``"test"``.
         pixel_digest: Hex digest of the pixels.
+        row_digests: (N,) bytes, equal for equal pictures, empty for those of one colour; None
+            where the source is known to hold no picture twice.
         levels: As in `Dataset`.
         notes: As in `Dataset`.
     """
@@ -111,6 +113,7 @@ class Pictures:
     images: tuple[str, ...]
     part: NDArray[np.str_]
     pixel_digest: str
+    row_digests: NDArray[np.bytes_] | None = None
     levels: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 

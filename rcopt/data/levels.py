@@ -15,6 +15,9 @@ Levels = tuple[float, float]
 #: Whole samples are taken to have one of these numbers of bits, as sensors and formats do.
 _BITS = (8, 10, 12, 14, 16)
 
+#: Fractions below this are meant to lie in 0..1, though resampling may overshoot.
+_UNIT_FLOATS = 16
+
 
 def is_deep(image: Image.Image) -> bool:
     """Return whether a picture has samples of more than 8 bits that Pillow keeps."""
@@ -25,9 +28,10 @@ def levels_of(files: Sequence[Path]) -> tuple[Levels | None, tuple[str, ...]]:
     """Return the range of the samples of all deep pictures, and what to tell about it.
 
     Modes say little: floats are in 0..1 or in anything, 16 bits may hold 12. So the data set's
-    own range decides, the same for every picture: from 0 to 1 for floats within it; from 0 to
-    the largest value of the fewest usual bits (8, 10, 12, 14, 16) that hold all samples for
-    whole numbers and larger floats; from the smallest to the largest sample otherwise.
+    own range decides, the same for every picture: for fractions from 0 to 1, or to the largest
+    sample where resampling overshot; for whole numbers and larger floats from 0 to the largest
+    value of the fewest usual bits (8, 10, 12, 14, 16) that hold all samples; from the smallest
+    to the largest sample otherwise.
 
     Args:
         files: Of the data set; those that cannot be read are left to decoding.
@@ -60,8 +64,8 @@ def settle(low: float, high: float, *, whole: bool) -> Levels:
     """
     if low < 0:
         return float(low), float(high)
-    if high <= 1 and not whole:
-        return 0.0, 1.0
+    if high < _UNIT_FLOATS and not whole:
+        return 0.0, max(1.0, float(high))
     for bits in _BITS:
         if high <= 2**bits - 1:
             return 0.0, float(2**bits - 1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rcopt.data.dataset import Dataset, Progress, Request, parts_digest
+from rcopt.data.leaks import leaks
 from rcopt.data.settings import DataSettings
 from rcopt.data.sources import source as source_of
 from rcopt.data.splits import deal_out
@@ -45,6 +46,9 @@ def load_data(
     request = Request(root, base_side, seed, cache, settings.held_out, settings.skip_bad, progress)
     pictures = source_of(settings.source).load(request)
     splits = deal_out(pictures, settings, seed)
+    notes = pictures.notes
+    if pictures.row_digests is not None:
+        notes += leaks(pictures.row_digests, pictures.labels, pictures.images, splits)
     return Dataset(
         name=settings.source,
         classes=pictures.classes,
@@ -61,5 +65,5 @@ def load_data(
         ),
         split_digest=parts_digest({name: indices.tolist() for name, indices in splits.items()}),
         levels=pictures.levels,
-        notes=pictures.notes,
+        notes=notes,
     )

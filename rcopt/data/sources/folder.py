@@ -3,9 +3,10 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ NEEDS_ROOT = True
 #: What the folders of the parts are called, whatever their case.
 PARTS: Mapping[str, frozenset[str]] = {
     "train": frozenset({"train", "training", "trn"}),
-    "validation": frozenset({"val", "valid", "validation", "dev"}),
+    "validation": frozenset({"val", "valid", "validation", "dev", "eval"}),
     "test": frozenset({"test", "testing", "tst"}),
 }
 #: Files and folders that other programs leave beside pictures; hidden ones are left out too.
@@ -27,6 +28,7 @@ LITTER = frozenset(
         "lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
     }
 )  # fmt: skip
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 _EXPECTED = "expected ROOT/{train,val}/CLASS/IMAGE"
 
 
@@ -43,10 +45,10 @@ class _Found:
 def load(request: Request) -> Pictures:
     """Return the pictures of ``ROOT/PART/CLASS/IMAGE`` or ``ROOT/CLASS/IMAGE``, decoded once.
 
-    Parts are called train, val (valid, validation, dev) and test, in any case. With train and
-    one held-out part, that is dealt out to validation, calibration and test; with three, val is
-    dealt out to validation and calibration, and test is the test split; without parts, a share
-    of each class is held out at random. The same class may be spelt by composed and by
+    Parts are called train, val (valid, validation, dev, eval) and test, in any case. With train
+    and one held-out part, that is dealt out to validation, calibration and test; with three,
+    val is dealt out to validation and calibration, and test is the test split; without parts, a
+    share of each class is held out at random. The same class may be spelt by composed and by
     decomposed letters in different parts.
 
     Raises:
@@ -57,14 +59,14 @@ def load(request: Request) -> Pictures:
     root = request.root
     if root is None:
         raise InputError("[data] root is missing; source = 'folder' needs a folder")
-    parts = _parts(root)
+    parts, notes = _parts(root)
     folders = {part: _classes(root / place) for part, place in parts.items()}
     classes = _same_classes(root, parts, folders)
     found = _Found()
     for part, place in parts.items():
         for label, name in enumerate(classes):
             _add(found, root, place, folders[part][name], label, part)
-    notes = _notes(root, parts, found)
+    notes += _notes(root, parts, found)
     images = decoded(root, found.files, request)
     kept = [i for i, file in enumerate(found.files) if file not in images.bad]
     if images.bad:
@@ -78,7 +80,6 @@ def load(request: Request) -> Pictures:
             "held out at random (data.held_out)"
         )
     names = tuple(_text(found.files[i]) for i in kept)
-    notes += _leaks(images.row_digests, labels, part_of, names)
     return Pictures(
         classes=tuple(_text(name) for name in classes),
         base=images.base,
@@ -86,13 +87,14 @@ def load(request: Request) -> Pictures:
         images=names,
         part=part_of,
         pixel_digest=images.pixel_digest,
+        row_digests=images.row_digests,
         levels=images.levels,
         notes=tuple(notes) + images.notes,
     )
 
 
-def _parts(root: Path) -> dict[str, str]:
-    """Return the folder of each part, ``{"all": ""}`` where there are none."""
+def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the folder of each part, ``{"all": ""}`` where there are none; and what to tell."""
     if not root.is_dir():
         raise InputError(f"[data] root: no folder {root}; {_EXPECTED}")
     folders = sorted(entry for entry in _entries(root) if (root / entry).is_dir())
@@ -106,21 +108,53 @@ def _parts(root: Path) -> dict[str, str]:
             )
         if matching:
             found[part] = matching[0]
+    notes = _unlabelled(root, found)
     if "train" in found and len(found) == 1:
         # A class may be called so in a folder without parts; then it lies beside pictures.
-        raise InputError(f"[data] root: {root} has no folder 'val' or 'test'; {_EXPECTED}")
+        raise InputError(
+            f"[data] root: {root} has no folder 'val' or 'test' with class folders; {_EXPECTED}, "
+            f"or set data.root to {root / found['train']} and a share of it is held out"
+        )
     if "train" in found:
+        beside = sorted(set(folders) - set(found.values()) - {note.folder for note in notes})
+        told = [note.text for note in notes]
+        if beside:
+            told.append(f"left out, as it is neither train, val nor test: {', '.join(beside)}")
         if len(found) == 2:
             held = next(part for part in found if part != "train")
-            return {"train": found["train"], "held_out": found[held]}
-        return found
+            return {"train": found["train"], "held_out": found[held]}, told
+        return found, told
     if found:
         raise InputError(f"[data] root: {root} has no folder 'train'; {_EXPECTED}")
-    if len(folders) >= 2:
-        return {"all": ""}
     inside = [e for e in folders if any((root / e / part).is_dir() for part in ("train", "val"))]
+    if len(folders) >= 2 and len(inside) < len(folders):
+        return {"all": ""}, []
+    if len(folders) >= 2:
+        raise InputError(
+            f"[data] root: {root} is ROOT/CLASS/{{train,val}}; {_EXPECTED}: move the parts above "
+            f"the classes, or name one data set, such as {root / inside[0]}"
+        )
     hint = f"; did you mean {root / inside[0]}?" if inside else ""
     raise InputError(f"[data] root: {root} has no folder 'train'; {_EXPECTED}{hint}")
+
+
+class _LeftOut(NamedTuple):
+    folder: str
+    text: str
+
+
+def _unlabelled(root: Path, parts: dict[str, str]) -> list[_LeftOut]:
+    """Take out the parts of pictures without class folders, as competitions have them."""
+    notes = []
+    for part in [part for part in parts if part != "train"]:
+        entries = _entries(root / parts[part])
+        if entries and not any((root / parts[part] / entry).is_dir() for entry in entries):
+            folder = parts.pop(part)
+            text = (
+                f"left out {root.name}/{folder}: its {len(entries)} files are in no class folder"
+            )
+            notes.append(_LeftOut(folder, text))
+    return notes
 
 
 def _entries(folder: Path) -> list[str]:
@@ -165,7 +199,14 @@ def _same_classes(
             f"[data] root: {root / parts[first]} has {len(folders[first])} class folders, "
             "at least 2 are needed"
         )
-    return sorted(folders[first])
+    names = sorted(folders[first])
+    stored = [_text(name) for name in names]
+    if twice := [name for name, count in Counter(stored).items() if count > 1]:
+        raise InputError(
+            f"[data] root: two classes of {root / parts[first]} would both be stored as "
+            f"{twice[0]!r}, as the name of one is no UTF-8; rename it"
+        )
+    return names
 
 
 def _add(found: _Found, root: Path, place: str, folder: str, label: int, part: str) -> None:
@@ -212,6 +253,14 @@ def _notes(root: Path, parts: Mapping[str, str], found: _Found) -> list[str]:
     if found.litter:
         named = ", ".join(f"{count} {name}" for name, count in sorted(found.litter.items()))
         notes.append(f"left out, as other programs put them there: {named}")
+    for place in parts.values():
+        loose = [entry for entry in _entries(root / place) if not (root / place / entry).is_dir()]
+        pictures = [entry for entry in loose if Path(entry).suffix.lower() in _PICTURES]
+        if pictures:
+            notes.append(
+                f"left out {len(pictures)} pictures of {Path(root.name) / place} that are in no "
+                f"class folder, such as {_text(sorted(pictures)[0])}"
+            )
     if "test" in parts:
         sizes = Counter(found.parts)
         notes.append(
@@ -244,39 +293,6 @@ def _skipped(bad: Mapping[str, str]) -> str:
     first = ", ".join(_text(file) for file in list(bad)[:10])
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
     return f"left out {len(bad)} pictures that cannot be read (data.skip_bad): {first}{more}"
-
-
-def _leaks(
-    digests: np.ndarray, labels: np.ndarray, part: np.ndarray, names: Sequence[str]
-) -> list[str]:
-    """Say which pictures are there more than once where they must not."""
-    _, group = np.unique(digests, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    shared: list[tuple[str, str]] = []
-    torn: list[tuple[str, str]] = []
-    for members in np.split(order, starts[1:]):
-        if len(members) < 2 or not digests[members[0]]:
-            continue
-        trained = members[part[members] == "train"]
-        held = members[part[members] != "train"]
-        shared += [(names[i], names[trained[0]]) for i in held] if len(trained) else []
-        other = members[labels[members] != labels[members[0]]]
-        torn += [(names[i], names[members[0]]) for i in other]
-    notes = []
-    if shared:
-        notes.append(
-            f"{len(shared)} held-out pictures are training pictures too, so accuracy looks "
-            f"better than it is: {_pairs(shared)}"
-        )
-    if torn:
-        notes.append(f"{len(torn)} pictures lie under two labels: {_pairs(torn)}")
-    return notes
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    shown = ", ".join(f"{one} = {other}" for one, other in pairs[:3])
-    return shown + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
 
 
 def _text(name: str) -> str:
