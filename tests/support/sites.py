@@ -13,7 +13,8 @@ from rcopt.study.results_file import load_results
 from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Trials
-from rcopt.study.workers.claims import Claims, open_claims
+from rcopt.study.workers.claim import Claims
+from rcopt.study.workers.claims import open_claims
 from rcopt.study.workers.slots import active_workers
 from tests.support.study_helpers import (
     TRAINED,

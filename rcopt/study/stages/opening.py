@@ -6,7 +6,7 @@ from rcopt.study.file import Study
 from rcopt.study.stages.base import StageProvider
 from rcopt.study.stages.recorded import StoredPredictions
 from rcopt.study.stages.trainable import TrainableStages
-from rcopt.study.workers.claims import Claims
+from rcopt.study.workers.claim import Claims
 from rcopt.study.workers.retrying import RetryPolicy
 
 

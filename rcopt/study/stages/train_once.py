@@ -22,7 +22,7 @@ from rcopt.models.recipe import Recipe
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.settings import StudySettings
-from rcopt.study.workers.claims import ClaimLost, Claims
+from rcopt.study.workers.claim import ClaimLost, Claims
 from rcopt.study.workers.retrying import RetryPolicy
 
 if TYPE_CHECKING:

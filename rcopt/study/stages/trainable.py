@@ -27,7 +27,7 @@ from rcopt.study.stages.train_once import (
     weights_identity,
 )
 from rcopt.study.stored_json import DamagedError, read_json
-from rcopt.study.workers.claims import Claims
+from rcopt.study.workers.claim import Claims
 from rcopt.study.workers.retrying import RetryPolicy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from datetime import datetime
 from rcopt.errors import InputError, WorkError
 from rcopt.processes import owner_alive, process_alive
 from rcopt.study.file import Study
-from rcopt.study.workers.claims import Claims
+from rcopt.study.workers.claim import Claims
 
 #: More workers than this on one study are refused.
 MOST = 1000

@@ -12,14 +12,9 @@ from random import Random
 import pytest
 
 from rcopt.errors import UnreachableError, WorkError
-from rcopt.study.workers.claims import (
-    ClaimLost,
-    Claims,
-    FileClaims,
-    LeaseClaims,
-    open_claims,
-    shared_lock,
-)
+from rcopt.study.workers.claim import ClaimLost, Claims
+from rcopt.study.workers.claims import FileClaims, open_claims, shared_lock
+from rcopt.study.workers.leases import LeaseClaims
 from rcopt.study.workers.postgres import PostgresServer
 from tests.support.postgres import PostgresProcess
 

@@ -20,7 +20,8 @@ from rcopt.study.results_file import save_results
 from rcopt.study.status import Status, read_status
 from rcopt.study.trial_records import trial_source
 from rcopt.study.trials import Failure, Trials
-from rcopt.study.workers.claims import Claims, open_claims
+from rcopt.study.workers.claim import Claims
+from rcopt.study.workers.claims import open_claims
 from rcopt.study.workers.slots import Worker, WorkerSlot, active_workers, join
 from tests.support.sites import SPACE, NewSite, assert_complete, wait_until
 from tests.support.study_helpers import runs_of, statuses, stored_runs, write_study
