@@ -54,7 +54,11 @@ def content_digests(root: Path, files: Sequence[str], cache: Path) -> list[str]:
         raise InputError(
             f"{error.filename}: cannot be read ({error.strerror}); remove it or replace it"
         ) from error
-    result = [digests.get(n) or str(known[name][-1]) for n, name in enumerate(names)]
+    # What is no ordinary file has the digest "", which is one all the same.
+    result = [
+        digests[number] if number in digests else str(known[name][-1])
+        for number, name in enumerate(names)
+    ]
     if fresh:
         settled = {
             name: [*seen, digest]

@@ -76,7 +76,9 @@ class Request:
         cache: Folder for decoded pictures.
         held_out: Share held out of a source that has no parts of its own.
         skip_bad: Whether pictures that cannot be read are left out instead of refused.
-        progress: Called with the number of pictures decoded and to decode.
+        scaled_jpeg: Whether large JPEG files are decoded at a fraction of their size.
+        progress: Called with the number of pictures decoded and to decode; at first with the
+            number that an interrupted decoding left.
     """
 
     root: Path | None
@@ -85,6 +87,7 @@ class Request:
     cache: Path
     held_out: float = 0.3
     skip_bad: bool = False
+    scaled_jpeg: bool = False
     progress: Progress | None = None
 
 

@@ -2,16 +2,17 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
@@ -25,9 +26,13 @@ from rcopt.errors import InputError, WorkError, no_space
 from rcopt.files import sealed, unsealed
 
 # Part of the cache's key: raise it when `rcopt.data.images.decode` gives other pixels.
-_DECODING = 2
+_DECODING = 3
 
-_CHUNK = 512
+#: What an unfinished decoding has done.
+JOURNAL = "done.jsonl"
+
+#: Pictures between two entries of the journal of an unfinished decoding.
+CHUNK = 512
 
 #: Pictures are of one colour where this share of all samples lies within three grey levels;
 #: not all of them, for a hot pixel would hide that the others are black.
@@ -72,7 +77,8 @@ def decoded(root: Path, files: Sequence[str], request: Request) -> Decoded:
         cache.mkdir(parents=True, exist_ok=True)
         names = [os.fsencode(file).decode("utf-8", "backslashreplace") for file in files]
         contents = content_digests(root, files, cache)
-        key = parts_digest(_DECODING, side, list(zip(names, contents, strict=True)))[:32]
+        how = [_DECODING, side, request.scaled_jpeg]
+        key = parts_digest(how, list(zip(names, contents, strict=True)))[:32]
         folder = cache / key
         with FileLock(cache / f"{key}.lock"):
             kept = _open_cached(folder)
@@ -156,61 +162,136 @@ def _verified(file: Path, offset: int, expected: str) -> bool:
 
 
 def _decode_all(root: Path, files: Sequence[str], folder: Path, request: Request) -> None:
-    """Decode into a folder beside and publish it by renaming; the caller holds the lock."""
+    """Decode into a folder beside and publish it by renaming; the caller holds the lock.
+
+    What an interrupted decoding left there is taken over; what fails for good is removed.
+    """
     part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    part.mkdir()
+    part.mkdir(exist_ok=True)
     try:
         levels, notes = levels_of([root / file for file in files])
-        with open(part / "base.npy", "wb") as file:
-            digest, rows, bad, counts = _write_base(file, root, files, levels, request)
-        if request.skip_bad or not bad:
-            _refuse_one_colour(root, counts)
-        np.save(part / "rows.npy", np.array(rows, dtype="S32"), allow_pickle=False)
-        kept = np.array(rows, dtype="S32").tobytes()
+        written = _write_base(part, root, files, levels, request)
+        if request.skip_bad or not written.bad:
+            _refuse_one_colour(root, written.counts)
+        rows = np.array(written.rows, dtype="S32")
+        np.save(part / "rows.npy", rows, allow_pickle=False)
         about = {
             "shape": [len(rows), request.side, request.side, 3],
-            "pixel_digest": digest,
-            "rows_digest": hashlib.sha256(kept).hexdigest(),
-            "bad": bad,
+            "pixel_digest": written.digest.hexdigest(),
+            "rows_digest": hashlib.sha256(rows.tobytes()).hexdigest(),
+            "bad": written.bad,
             "levels": levels,
             "notes": notes,
         }
         (part / "about.json").write_text(json.dumps(sealed(about)))
+        (part / JOURNAL).unlink()
         part.rename(folder)
-    finally:
+    except Exception:
         shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+@dataclass
+class _Written:
+    """What is known of the pictures written so far, in order."""
+
+    done: int = 0
+    rows: list[str] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def take(self, entry: Mapping[str, Any], pixels: bytes) -> None:
+        """Add what the journal says of a chunk, and its pixels."""
+        self.done = entry["done"]
+        self.rows += entry["rows"]
+        self.bad |= entry["bad"]
+        self.counts += np.array(entry["counts"], dtype=np.int64)
+        self.digest.update(pixels)
 
 
 def _write_base(
-    file: IO[bytes],
-    root: Path,
-    files: Sequence[str],
-    levels: Levels | None,
-    request: Request,
-) -> tuple[str, list[bytes], dict[str, str], NDArray[np.int64]]:
-    """Write the pictures in order; written, not mapped: a full disk is then an error."""
+    part: Path, root: Path, files: Sequence[str], levels: Levels | None, request: Request
+) -> _Written:
+    """Write the pictures in order, chunk by chunk, each with an entry of the journal.
+
+    They are written, not mapped: a full disk is then an error.
+    """
     side = request.side
-    _write_header(file, len(files), side)
-    digest = hashlib.sha256()
-    rows: list[bytes] = []
-    bad: dict[str, str] = {}
-    counts = np.zeros(256, dtype=np.int64)
-    for number, image in enumerate(_images(root, files, levels, request)):
-        if isinstance(image, str):
-            bad[str(number)] = image
-            continue
-        file.write(image.data)
-        digest.update(image.data)
-        # Every seventh sample will do, and goes through the channels in turn.
-        counts += np.bincount(image.reshape(-1)[::7], minlength=256)
-        plain = image.min() == image.max()
-        rows.append(b"" if plain else hashlib.sha256(image.data).hexdigest()[:32].encode())
-    if bad:
-        file.seek(0)
-        _write_header(file, len(rows), side)
-    return digest.hexdigest(), rows, bad, counts
+    with open(part / "base.npy", "a+b") as base, open(part / JOURNAL, "a+b") as journal:
+        written = _resumed(base, journal, len(files), side)
+        pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
+        try:
+            if request.progress is not None:
+                request.progress(written.done, len(files))
+            # In chunks, or the decoders would run ahead of a slow disk and fill the memory.
+            for start in range(written.done, len(files), CHUNK):
+                chunk = files[start : start + CHUNK]
+                entry: dict[str, Any] = {"done": start + len(chunk), "rows": [], "bad": {}}
+                counts = np.zeros(256, dtype=np.int64)
+                pixels = []
+                found = pool.map(lambda name: _decoded_one(root / name, levels, request), chunk)
+                for number, image in enumerate(found, start):
+                    if isinstance(image, str):
+                        entry["bad"][str(number)] = image
+                        continue
+                    pixels.append(image.tobytes())
+                    # Every seventh sample will do, and goes through the channels in turn.
+                    counts += np.bincount(image.reshape(-1)[::7], minlength=256)
+                    plain = image.min() == image.max()
+                    entry["rows"].append(
+                        "" if plain else hashlib.sha256(image.data).hexdigest()[:32]
+                    )
+                content = b"".join(pixels)
+                entry |= {"counts": counts.tolist(), "pixels": hashlib.sha256(content).hexdigest()}
+                base.write(content)
+                base.flush()
+                journal.write(json.dumps(sealed(entry)).encode() + b"\n")
+                journal.flush()
+                written.take(entry, content)
+                if request.progress is not None:
+                    request.progress(written.done, len(files))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if written.bad:
+        with open(part / "base.npy", "r+b") as base:
+            _write_header(base, len(written.rows), side)
+    return written
+
+
+def _resumed(base: IO[bytes], journal: IO[bytes], count: int, side: int) -> _Written:
+    """Return what an interrupted decoding left whole, with both files cut to that."""
+    written = _Written()
+    header = io.BytesIO()
+    _write_header(header, count, side)
+    base.seek(0)
+    journal.seek(0)
+    begun = base.read(len(header.getvalue())) == header.getvalue()
+    end, kept = len(header.getvalue()), 0
+    for line in journal if begun else ():
+        try:
+            entry = unsealed(json.loads(line))
+        except ValueError:
+            break
+        pixels = base.read(len(entry["rows"]) * side * side * 3)
+        if hashlib.sha256(pixels).hexdigest() != entry["pixels"]:
+            break
+        written.take(entry, pixels)
+        end, kept = end + len(pixels), kept + len(line)
+    base.truncate(end if begun else 0)
+    journal.truncate(kept)
+    if not begun:
+        base.write(header.getvalue())
+    return written
+
+
+def _decoded_one(file: Path, levels: Levels | None, request: Request) -> NDArray[np.uint8] | str:
+    """Return a picture, or why it cannot be read."""
+    try:
+        return decode(file, request.side, str(file), levels, scaled=request.scaled_jpeg)
+    except InputError as error:
+        return str(error)
 
 
 def _refuse_one_colour(root: Path, counts: NDArray[np.int64]) -> None:
@@ -231,26 +312,3 @@ def _write_header(file: IO[bytes], count: int, side: int) -> None:
         "shape": (count, side, side, 3),
     }
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _images(
-    root: Path, files: Sequence[str], levels: Levels | None, request: Request
-) -> Iterator[NDArray[np.uint8] | str]:
-    """Yield each picture, or why it cannot be read."""
-
-    def one(name: str) -> NDArray[np.uint8] | str:
-        try:
-            return decode(root / name, request.side, str(root / name), levels)
-        except InputError as error:
-            return str(error)
-
-    pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
-    try:
-        # In chunks, or the decoders would run ahead of a slow disk and fill the memory.
-        for start in range(0, len(files), _CHUNK):
-            chunk = files[start : start + _CHUNK]
-            yield from pool.map(one, chunk)
-            if request.progress is not None:
-                request.progress(min(start + _CHUNK, len(files)), len(files))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -36,6 +36,8 @@ def decode(
     side: int,
     name: str,
     levels: Levels | None = None,
+    *,
+    scaled: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode a picture into a square RGB base image.
 
@@ -50,6 +52,8 @@ def decode(
         name: What to call the picture in errors.
         levels: What is black and what is white among samples of more than 8 bits; None takes
             the range of the picture's own (see `rcopt.data.levels.settle`).
+        scaled: Let the JPEG decoder shrink large pictures by 2, 4 or 8 to at least twice
+            ``side`` before the resize: faster, and nearly the same pixels.
 
     Returns:
         (side, side, 3) uint8.
@@ -69,6 +73,8 @@ def decode(
         with _quiet_pillow(), opened, Image.open(opened, formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(name, f"{image.width} x {image.height} pixels")
+            if scaled:
+                image.draft(None, (2 * side, 2 * side))
             image.load()
             return np.array(_square(_to_rgb(_upright(image), levels), side))
     except UnidentifiedImageError as error:
@@ -84,7 +90,7 @@ def decode(
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         bare = _without_metadata(file)
         if bare is not None:
-            return decode(bare, side, name, levels)
+            return decode(bare, side, name, levels, scaled=scaled)
         raise InputError(
             f"{name}: damaged or truncated image ({_one_line(error)}); replace the file"
         ) from error

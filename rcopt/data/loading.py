@@ -34,7 +34,8 @@ def load_data(
         base_side: Side in pixels that pictures are decoded to; the largest resolution used.
         seed: Of the dealing out (and of the digits' training split).
         cache: Folder for decoded pictures.
-        progress: Called with the number of pictures decoded and to decode.
+        progress: Called with the number of pictures decoded and to decode; at first with the
+            number that an interrupted decoding left.
 
     Raises:
         InputError: On missing folders, empty classes, unreadable pictures, shares that leave a
@@ -43,7 +44,16 @@ def load_data(
     """
     if base_side < 1:
         raise InputError(f"[data] base side must be positive, got {base_side}")
-    request = Request(root, base_side, seed, cache, settings.held_out, settings.skip_bad, progress)
+    request = Request(
+        root,
+        base_side,
+        seed,
+        cache,
+        settings.held_out,
+        settings.skip_bad,
+        settings.scaled_jpeg,
+        progress,
+    )
     pictures = source_of(settings.source).load(request)
     splits = deal_out(pictures, settings, seed)
     notes = pictures.notes

@@ -226,7 +226,7 @@ def identity(settings: StudySettings) -> dict[str, Any]:
         free.append("latency.")
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(free))}
     # Settings that came later count where they differ from what was always done.
-    for key in ("held_out", "skip_bad"):
+    for key in ("held_out", "skip_bad", "scaled_jpeg"):
         if kept[f"data.{key}"] == DataSettings.model_fields[key].default:
             del kept[f"data.{key}"]
     if not settings.answers.weighted:

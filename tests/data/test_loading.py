@@ -1,4 +1,5 @@
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rcopt.compat import import_torchvision
 from rcopt.data import decoded
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import decode
+from rcopt.data.loading import load_data
 from rcopt.data.settings import DataSettings
 from rcopt.errors import InputError, WorkError
 from tests.support.datasets import load_pictures
@@ -110,7 +112,7 @@ def test_shares_that_leave_a_class_without_an_image_are_refused(
 def test_pictures_are_decoded_only_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(root)
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(decoded, "decode", never)
@@ -249,11 +251,12 @@ from tests.support.datasets import load_pictures
 if len(sys.argv) > 3:
     import time
     plain = data.decode
-    def slow(*a):
+    def slow(*a, **options):
         os.write(1, b"decoding\\n")  # at once, for two threads decode
         time.sleep(0.2)
-        return plain(*a)
+        return plain(*a, **options)
     data.decode = slow
+    data.CHUNK = 3
 d = load_pictures(Path(sys.argv[1]), Path(sys.argv[2]))
 print(d.digest)
 """
@@ -268,18 +271,88 @@ def started(root: Path, *extra: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_decoding_is_done_anew(root: Path, sent: signal.Signals) -> None:
+def test_an_interrupted_decoding_goes_on(
+    root: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = started(root, "slow")
     assert process.stdout is not None
-    assert process.stdout.readline() == "decoding\n"
+    for _ in range(9):  # two chunks of three are done
+        assert process.stdout.readline() == "decoding\n"
     process.send_signal(sent)
     process.communicate(timeout=60)
     cache = root.parent / "cache"
     assert not list(cache.glob("*/about.json"))
-    if sent == signal.SIGINT:
-        assert not list(cache.glob("*.part"))
-    assert len(load(root).images) == 20
+    calls = counted(monkeypatch)
+    assert load(root).digest == load(root, cache=root.parent / "other").digest
+    assert 20 < len(calls) <= 20 + 14
     assert not list(cache.glob("*.part"))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is decoded from now on."""
+    calls: list[object] = []
+
+    def watched(file: Path, *rest: Any, **options: Any) -> Any:
+        calls.append(file)
+        return decode(file, *rest, **options)
+
+    monkeypatch.setattr(decoded, "decode", watched)
+    return calls
+
+
+@pytest.mark.parametrize("damaged", ["base.npy", "done.jsonl"])
+def test_what_is_damaged_of_an_interrupted_decoding_is_done_again(
+    root: Path, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done >= 12:
+            raise Stopped
+
+    monkeypatch.setattr(decoded, "CHUNK", 4)
+    cache = root.parent / "cache"
+    settings = DataSettings(source="folder", root=str(root))
+    with pytest.raises(Stopped):
+        load_data(settings, root=root, base_side=16, seed=0, cache=cache, progress=stop)
+    (part,) = cache.glob("*.part")
+    content = bytearray((part / damaged).read_bytes())
+    content[-3] ^= 1
+    (part / damaged).write_bytes(content)
+    calls = counted(monkeypatch)
+    told: list[int] = []
+    found = load_data(
+        settings,
+        root=root,
+        base_side=16,
+        seed=0,
+        cache=cache,
+        progress=lambda n, _: told.append(n),
+    )
+    assert (len(calls), told) == (12, [8, 12, 16, 20])
+    assert found.digest == load(root, cache=root.parent / "other").digest
+
+
+def test_pipes_and_devices_are_named_at_every_look(root: Path) -> None:
+    os.mkfifo(root / "train/cat/odd.png")
+    for _ in range(2):
+        with pytest.raises(InputError, match="not an ordinary file"):
+            load(root)
+
+
+def test_scaled_decoding_is_near_the_full_one_and_kept_apart(root: Path) -> None:
+    smooth = Image.effect_noise((40, 30), 60).resize((800, 600), Image.Resampling.BICUBIC)
+    for number in range(2):
+        smooth.rotate(90 * number).save(root / "train" / "cat" / f"large{number}.jpg", quality=90)
+    full, scaled = load(root), load(root, scaled_jpeg=True)
+    assert full.digest != scaled.digest
+    off = np.abs(full.base.astype(int) - scaled.base)
+    large = ["large" in name for name in full.images]
+    assert not off[np.logical_not(large)].any()
+    # Noise as fine as the base's pixels, which photographs hardly have.
+    assert 0 < off[large].mean() < 6
+    assert off.max() < 32
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """Stages that are trained on demand."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
@@ -131,11 +132,26 @@ def open_dataset(study: Study, progress: Progress) -> "Dataset":
         base_side=study.base_side,
         seed=settings.seed,
         cache=study.project / "mlruns" / "data",
-        progress=lambda done, total: progress.count("decode images", done, total),
+        progress=_with_rate(progress),
     )
     for note in dataset.notes:
         progress.note(note)
     return dataset
+
+
+def _with_rate(progress: Progress) -> Callable[[int, int], None]:
+    """Show decoded images, and how many a second; the first call tells where it begins."""
+    began: list[tuple[int, float]] = []
+
+    def show(done: int, total: int) -> None:
+        began.append((done, monotonic()))
+        first, start = began[0]
+        seconds = monotonic() - start
+        rate = f"{(done - first) / seconds:,.0f} images/s" if done > first and seconds else ""
+        progress.count("decode images", done, total, rate)
+        del began[1:]
+
+    return show
 
 
 def _count(
