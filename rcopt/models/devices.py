@@ -1,4 +1,7 @@
-"""Devices by name, and when their memory is exhausted."""
+"""Devices by name, the threads of a CPU, and when memory is exhausted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rcopt.errors import InputError
 
@@ -34,3 +37,24 @@ def out_of_memory(error: RuntimeError) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads inside, and with as many as before on leaving.
+
+    Sums are split among the threads, so results of another number differ in their last bits.
+
+    Args:
+        count: As many as torch takes if None.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)

@@ -75,6 +75,9 @@ class TrainingSettings(RecipeChanges):
     weights: Location = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """Of torch while a stage is trained on a CPU, whatever the machine has: sums come out in
+    another order with another number. By default as many as torch takes."""
     keep_memory: bool = False
     """Keep freed memory in the process while training (glibc alone): each step asks for the
     same large tensors again. Concerns the whole process, so it must be asked for."""
@@ -210,8 +213,8 @@ class StudySettings(_Section):
 def identity(settings: StudySettings) -> dict[str, Any]:
     """Return the settings that trials must share to be comparable, flat.
 
-    Left out: how many trials, which sampler, where things are stored, the training's device and
-    memory; and how time is measured, unless it is what is minimized.
+    Left out: how many trials, which sampler, where things are stored, the training's device,
+    threads and memory; and how time is measured, unless it is what is minimized.
     """
     tree = settings.model_dump(mode="json")
     tree["training"] = {

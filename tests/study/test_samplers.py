@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rcopt.core.cascade import Cascade, OperatingPoint, Stage, StageId
 from rcopt.core.cost import Amount
 from rcopt.core.evaluating import evaluation
 from rcopt.errors import InputError
-from rcopt.study.samplers import Sampler, SamplerName
+from rcopt.study.samplers import Sampler, SamplerName, thinned
 from rcopt.study.space import NONE, Proposal, Space
 from rcopt.study.trial_records import exact_trial, trial_point, trial_source
 from rcopt.study.trials import Trials
@@ -363,3 +363,29 @@ def test_opening_a_study_again_writes_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     open_trials(tmp_path).all()
     assert path.read_bytes() == before
+
+
+def _trial(number: int, accuracy: float, cost: float) -> FrozenTrial:
+    trial = create_trial(values=(accuracy, cost))
+    trial.number = number
+    return trial
+
+
+def test_thinning_keeps_the_front_and_order_and_is_the_same_each_time() -> None:
+    rng = np.random.default_rng(0)
+    trials = [_trial(i, *rng.random(2).tolist()) for i in range(1000)]
+    kept = thinned(trials, 100)
+    numbers = [trial.number for trial in kept]
+    assert len(numbers) == 100
+    assert numbers == sorted(set(numbers))
+    front = [
+        t.number
+        for t in trials
+        if not any(
+            o.values[0] >= t.values[0] and o.values[1] <= t.values[1] and o.values != t.values
+            for o in trials
+        )
+    ]
+    assert set(front) <= set(numbers)
+    assert numbers == [trial.number for trial in thinned(trials, 100)]
+    assert thinned(trials[:100], 100) == trials[:100]

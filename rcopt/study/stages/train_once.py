@@ -18,6 +18,7 @@ from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError, WorkError
 from rcopt.files import digest, file_digest
 from rcopt.models.allocation import memory_kept
+from rcopt.models.devices import cpu_threads
 from rcopt.models.recipe import Recipe
 from rcopt.progress import Progress
 from rcopt.study.file import Study
@@ -138,7 +139,9 @@ def obtain_stage(
             alive = retry(lambda: held.enter_context(context.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
             if alive is not None and retry(tracker.find_stage, key) is None:
-                if context.study.settings.training.keep_memory:
+                training = context.study.settings.training
+                held.enter_context(cpu_threads(training.threads))
+                if training.keep_memory:
                     held.enter_context(memory_kept())
                 try:
                     return _make(context, run, key, resolution, backbone, alive)
