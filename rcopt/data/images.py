@@ -16,13 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from rcopt.data.levels import Levels, is_deep, settle
+from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.errors import InputError
 
 #: Refuse larger images unread; below Pillow's own limit of 89 million pixels.
 MAX_PIXELS = 64_000_000
-#: Channel statistics of ImageNet in units of 0..255, as torchvision's weights expect them.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
 
 # EPS is left out because Pillow hands it to Ghostscript, an outside program, to be executed.
 _REFUSED_FORMATS = frozenset({"EPS"})
@@ -96,16 +94,17 @@ def decode(
         ) from error
 
 
-def stage_input(base: Tensor, resolution: int) -> Tensor:
+def stage_input(base: Tensor, resolution: int, preprocessing: Preprocessing = IMAGENET) -> Tensor:
     """Make a stage's input from base images.
 
-    An antialiased bilinear resize, rounded to whole grey levels, then `MEAN` and `STD`. Each
-    image is treated alone: neither batch size nor neighbours change its pixels. The CPU's
-    integer kernel and the float one elsewhere differ by at most one grey level.
+    An antialiased resize, rounded to whole grey levels, then normalization. Each image is
+    treated alone: neither batch size nor neighbours change its pixels. The CPU's integer kernel
+    and the float one elsewhere differ by at most one grey level.
 
     Args:
         base: (B, S, S, 3) uint8, B may be 0.
         resolution: Side of the input in pixels.
+        preprocessing: What the stage's network wants.
 
     Returns:
         (B, 3, resolution, resolution) float32, channels last in memory.
@@ -120,29 +119,30 @@ def stage_input(base: Tensor, resolution: int) -> Tensor:
     pixels = base.permute(0, 3, 1, 2)
     size = (resolution, resolution)
     if pixels.shape[2:] != size and len(base):
+        mode = preprocessing.interpolation
         if base.device.type == "cpu":
-            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+            pixels = functional.interpolate(pixels, size, mode=mode, antialias=True)
         else:
-            resized = functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+            resized = functional.interpolate(pixels.float(), size, mode=mode, antialias=True)
             pixels = resized.round().clamp(0, 255)
     elif not len(base):
         pixels = pixels.new_empty((0, 3, *size))
-    return normalize(pixels)
+    return normalize(pixels, preprocessing)
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """Return (B, 3, H, W) pixel values in 0..255 as float32 with `MEAN` 0 and `STD` 1."""
-    mean, std = _constants(pixels.device)
+def normalize(pixels: Tensor, preprocessing: Preprocessing = IMAGENET) -> Tensor:
+    """Return (B, 3, H, W) pixel values in 0..255 as float32 with mean 0 and deviation 1."""
+    mean, std = _constants(preprocessing, pixels.device)
     # In place on a copy: fresh memory for each step costs more than the arithmetic.
     scaled = pixels.to(torch.float32, copy=True).sub_(mean).div_(std)
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
 @cache
-def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return `MEAN` and `STD` on a device: copied there once, for each copy waits for it."""
-    mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
-    return mean, torch.tensor(STD, device=device).view(3, 1, 1)
+def _constants(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation on a device: copied there once, for each copy waits for it."""
+    mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
+    return mean, torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
 
 
 def _formats() -> list[str]:

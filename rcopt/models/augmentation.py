@@ -5,6 +5,7 @@ by crop, which takes some 30 microseconds each; elsewhere two batched matrix pro
 weights of the same antialiased filter, without a launch per image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from rcopt.data.preprocessing import Interpolation
 
 _RATIO = (3 / 4, 4 / 3)
 
@@ -57,7 +60,11 @@ def draw_crops(
 
 
 def cut(
-    base: NDArray[np.uint8], images: NDArray[np.int64], crops: Crops, resolution: int
+    base: NDArray[np.uint8],
+    images: NDArray[np.int64],
+    crops: Crops,
+    resolution: int,
+    interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """Cut crops on the CPU.
 
@@ -66,6 +73,7 @@ def cut(
         images: (B,) which image each crop is of.
         crops: B crops.
         resolution: Side of the result.
+        interpolation: Filter, antialiased.
 
     Returns:
         (B, 3, resolution, resolution) uint8, channels last in memory.
@@ -79,14 +87,20 @@ def cut(
         crop = np.array(base[image, top : top + height, left : left + width])
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         if (height, width) != size:
-            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+            pixels = functional.interpolate(pixels, size, mode=interpolation, antialias=True)
         if flip:
             pixels = pixels.flip(3)
         out[place] = pixels[0].permute(1, 2, 0)
     return out.permute(0, 3, 1, 2)
 
 
-def cut_batched(pixels: Tensor, boxes: Tensor, flips: Tensor, resolution: int) -> Tensor:
+def cut_batched(
+    pixels: Tensor,
+    boxes: Tensor,
+    flips: Tensor,
+    resolution: int,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """Cut crops with batched matrix products, on any device.
 
     Args:
@@ -94,6 +108,7 @@ def cut_batched(pixels: Tensor, boxes: Tensor, flips: Tensor, resolution: int) -
         boxes: (B, 4), as `Crops`.
         flips: (B,) bool.
         resolution: Side of the result.
+        interpolation: Filter, antialiased.
 
     Returns:
         (B, 3, resolution, resolution) whole grey levels 0..255, float16 on CUDA, else float32.
@@ -102,24 +117,55 @@ def cut_batched(pixels: Tensor, boxes: Tensor, flips: Tensor, resolution: int) -
     # float16 holds grey levels to 1/8 and weights to 2^-11; the products sum in float32.
     kind = torch.float16 if pixels.is_cuda else torch.float32
     nobody = torch.zeros_like(flips)
-    down = _filter(boxes[:, 0], boxes[:, 2], nobody, side, resolution).to(kind)
-    across = _filter(boxes[:, 1], boxes[:, 3], flips, side, resolution).to(kind)
-    rows = torch.bmm(down, pixels.to(kind).view(n, side, side * 3))
-    columns = rows.view(n, resolution, side, 3).transpose(1, 2).reshape(n, side, resolution * 3)
-    mixed = torch.bmm(across, columns).view(n, resolution, resolution, 3)
-    return mixed.round().clamp(0, 255).permute(0, 3, 2, 1)
+    kernel = _KERNELS[interpolation]
+    down = _filter(boxes[:, 0], boxes[:, 2], nobody, side, resolution, kernel).to(kind)
+    across = _filter(boxes[:, 1], boxes[:, 3], flips, side, resolution, kernel).to(kind)
+    columns = pixels.to(kind).transpose(1, 2).reshape(n, side, side * 3)
+    mixed = torch.bmm(across, columns)
+    if interpolation == "bicubic":
+        # The integer kernel too cuts at each step what this filter overshoots.
+        mixed = mixed.round().clamp(0, 255)
+    rows = mixed.view(n, resolution, side, 3).transpose(1, 2).reshape(n, side, resolution * 3)
+    mixed = torch.bmm(down, rows).round().clamp(0, 255)
+    return mixed.view(n, resolution, resolution, 3).permute(0, 3, 1, 2)
 
 
-def _filter(start: Tensor, length: Tensor, flips: Tensor, side: int, resolution: int) -> Tensor:
-    """Return (B, resolution, side) weights: a triangle as wide as the reduction, as torch's."""
+def _triangle(distance: Tensor) -> Tensor:
+    return 1 - distance
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return Keys' convolution kernel with a = -1/2, as Pillow and torch's antialiasing use."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, far)
+
+
+#: Weight by distance, in units of the reduction, and the distance from which on it is 0.
+_KERNELS: dict[Interpolation, tuple[Callable[[Tensor], Tensor], int]] = {
+    "bilinear": (_triangle, 1),
+    "bicubic": (_cubic, 2),
+}
+
+
+def _filter(
+    start: Tensor,
+    length: Tensor,
+    flips: Tensor,
+    side: int,
+    resolution: int,
+    kernel: tuple[Callable[[Tensor], Tensor], int],
+) -> Tensor:
+    """Return (B, resolution, side) weights of a kernel as wide as the reduction, as torch's."""
+    weigh, support = kernel
     scale = length.float()[:, None] / resolution
     place = torch.arange(resolution, device=start.device).float()[None].expand(len(start), -1)
     place = torch.where(flips[:, None], resolution - 1 - place, place)
     centre = start.float()[:, None] + (place + 0.5) * scale
     pixel = torch.arange(side, device=start.device).float() + 0.5
     reach = scale.clamp(min=1)
-    weight = 1 - (pixel[None, None] - centre[..., None]).abs() / reach[..., None]
+    distance = (pixel[None, None] - centre[..., None]).abs() / reach[..., None]
     first, end = start.float()[:, None, None], (start + length).float()[:, None, None]
-    inside = (pixel > first) & (pixel < end)
-    weight = weight.clamp(min=0) * inside
+    inside = (pixel > first) & (pixel < end) & (distance < support)
+    weight = weigh(distance) * inside
     return weight / weight.sum(dim=2, keepdim=True)

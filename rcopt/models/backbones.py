@@ -1,12 +1,15 @@
 """Networks by name, with a new head and the weights to start from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.models.families import parse
-from rcopt.models.initial_weights import initial_state, load_initial
+from rcopt.models.families.base import outline
+from rcopt.models.initial_weights import load_initial, public_state, read_state
 
 
 def build(
@@ -16,6 +19,7 @@ def build(
     *,
     weights: str | Path = "none",
     seed: int = 0,
+    preprocessing: Preprocessing | None = None,
 ) -> nn.Module:
     """Build a backbone with a new head, channels last in memory.
 
@@ -26,6 +30,7 @@ def build(
         weights: ``"none"``; ``"pretrained"``: public ones but for the head; or a safetensors or
             ``torch.save`` file of weights, of which the head is kept if it has ``n_classes``.
         seed: Of the initial weights; the global random state is left alone.
+        preprocessing: Of its images; by default what the backbone is known to want.
 
     Raises:
         InputError: On an unknown name, or weights that do not exist or do not fit.
@@ -34,28 +39,50 @@ def build(
     backbone = parse(name)
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, got {n_classes}")
-    state = initial_state(backbone, weights)
+    state: Mapping[str, Tensor] | None = None
+    if weights == "pretrained":
+        state = public_state(backbone, resolution)
+    elif weights != "none":
+        state = read_state(Path(weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = backbone.construct(n_classes, resolution)
     if state is not None:
         load_initial(model, state, backbone, resolution, weights)
-    return channels_last(model)
+    return _finished(model, preprocessing or backbone.preprocessing)
 
 
-def skeleton(name: str, n_classes: int, resolution: int) -> nn.Module:
+def skeleton(
+    name: str, n_classes: int, resolution: int, preprocessing: Preprocessing
+) -> nn.Module:
     """Return a backbone whose weights are undefined, to load a complete state dict into.
 
-    It saves drawing initial weights. Load by copying, not by ``assign=True``: tensors read
-    from a file need not lie at the addresses that the fast kernels want, and other kernels
-    round otherwise.
+    Where the backbone allows it, no initial weights are drawn. Load by copying, not by
+    ``assign=True``: tensors read from a file need not lie at the addresses that the fast kernels
+    want, and other kernels round otherwise.
 
     Raises:
         InputError: On an unknown name.
     """
-    with torch.device("meta"):
-        model = parse(name).construct(n_classes, resolution)
-    return channels_last(model.to_empty(device="cpu"))
+    backbone = parse(name)
+    if backbone.bare:
+        model = outline(backbone, n_classes, resolution).to_empty(device="cpu")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            model = backbone.construct(n_classes, resolution)
+    return _finished(model, preprocessing)
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """Return what a network's images are to be like: `IMAGENET` unless `build` said otherwise."""
+    stated = getattr(model, "preprocessing", IMAGENET)
+    return stated if isinstance(stated, Preprocessing) else IMAGENET
+
+
+def _finished(model: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    # Part of the network from here on: copies have it too.
+    vars(model)["preprocessing"] = preprocessing
+    return channels_last(model)
 
 
 def channels_last(model: nn.Module) -> nn.Module:

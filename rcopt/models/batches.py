@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import normalize
+from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops
 from rcopt.models.recipe import Recipe
 
@@ -19,6 +20,7 @@ class Batches:
         dataset: Of which the ``train`` split is used.
         recipe: Says batch size and augmentation.
         device: Where batches are wanted.
+        preprocessing: What the network wants.
         resident: Whether the images live there as uint8 and are cut there; by default anywhere
             but on the CPU.
 
@@ -32,6 +34,7 @@ class Batches:
         dataset: Dataset,
         recipe: Recipe,
         device: torch.device,
+        preprocessing: Preprocessing = IMAGENET,
         *,
         resident: bool | None = None,
     ) -> None:
@@ -39,6 +42,7 @@ class Batches:
         self.size = min(recipe.batch_size, len(self._indices))
         self.steps = len(self._indices) // self.size
         self._dataset, self._recipe, self._device = dataset, recipe, device
+        self._preprocessing = preprocessing
         self._labels = torch.from_numpy(dataset.labels[self._indices]).to(device)
         self._images: Tensor | None = None
         if device.type != "cpu" if resident is None else resident:
@@ -56,12 +60,14 @@ class Batches:
         places = torch.from_numpy(order).to(self._device)
         boxes = torch.from_numpy(crops.boxes).to(self._device)
         flips = torch.from_numpy(crops.flips).to(self._device)
+        mode = self._preprocessing.interpolation
         for start in range(0, len(order), self.size):
             now = slice(start, start + self.size)
             if self._images is None:
                 some = Crops(crops.boxes[now], crops.flips[now])
-                pixels = cut(self._dataset.base, self._indices[order[now]], some, side)
+                pixels = cut(self._dataset.base, self._indices[order[now]], some, side, mode)
                 release(self._dataset.base)
             else:
-                pixels = cut_batched(self._images[places[now]], boxes[now], flips[now], side)
-            yield normalize(pixels), self._labels[places[now]]
+                images = self._images[places[now]]
+                pixels = cut_batched(images, boxes[now], flips[now], side, mode)
+            yield normalize(pixels, self._preprocessing), self._labels[places[now]]

@@ -9,6 +9,7 @@ from rcopt.core.predictions import Predictions, Split
 from rcopt.data.dataset import Dataset, release
 from rcopt.data.images import stage_input
 from rcopt.errors import WorkError
+from rcopt.models.backbones import preprocessing_of
 from rcopt.models.devices import out_of_memory
 from rcopt.models.precision import autocast, resolve_precision
 from rcopt.models.recipe import Precision
@@ -92,7 +93,7 @@ def predict_batch(
     if not model.training:
         number_format = resolve_precision(precision, model, base.device)
         with autocast(base.device, number_format):
-            logits = model(stage_input(base, resolution))
+            logits = model(stage_input(base, resolution, preprocessing_of(model)))
         return functional.softmax(logits.float(), dim=1)
     raise ValueError("model must be in evaluation mode; call model.eval()")
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rcopt.data.dataset import Dataset
 from rcopt.errors import WorkError
+from rcopt.models.backbones import preprocessing_of
 from rcopt.models.batches import Batches
 from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 from rcopt.models.devices import out_of_memory
@@ -117,7 +118,7 @@ def _train(
     checkpoint: Path | None,
 ) -> Iterator[EpochRecord]:
     model.to(device)
-    batches = Batches(dataset, recipe, device)
+    batches = Batches(dataset, recipe, device, preprocessing_of(model))
     optimizer = make_optimizer(model, recipe)
     last_format = resolve_precision(recipe.precision, model, device, training_side=resolution)
     belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))

@@ -1,5 +1,6 @@
 """Trained weights as files."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.errors import InputError
-from rcopt.models.backbones import skeleton
+from rcopt.models.backbones import preprocessing_of, skeleton
 from rcopt.models.checkpoints import write_tensors
 
 
@@ -37,6 +39,7 @@ def save_weights(
         "backbone": backbone,
         "n_classes": str(n_classes),
         "resolution": str(resolution),
+        "preprocessing": json.dumps(preprocessing_of(model).to_json()),
     }
     write_tensors(path, model.state_dict(), metadata)
 
@@ -53,12 +56,29 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         backbone, n_classes = metadata["backbone"], int(metadata["n_classes"])
         resolution = int(metadata["resolution"])
-        model = skeleton(backbone, n_classes, resolution)
-        model.load_state_dict(state)
+        stated = metadata.get("preprocessing")  # files of before it could differ have none
+        preprocessing = IMAGENET if stated is None else Preprocessing.from_json(json.loads(stated))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such weights file; train the stage again") from error
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, InputError) as error:
-        raise InputError(
-            f"{path}: damaged, or not a weights file of rcopt; delete it to train again"
-        ) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+    try:
+        model = skeleton(backbone, n_classes, resolution, preprocessing)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise _damaged(path) from error
     return TrainedModel(model.to(device).eval(), backbone, n_classes, resolution)
+
+
+def stored_preprocessing(path: Path) -> Preprocessing:
+    """Return what a weights file says of its stage's images; `IMAGENET` if it is of before."""
+    with safe_open(path, framework="pt") as file:
+        stated = (file.metadata() or {}).get("preprocessing")
+    return IMAGENET if stated is None else Preprocessing.from_json(json.loads(stated))
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: damaged, or not a weights file of rcopt; delete it to train again")

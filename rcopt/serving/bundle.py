@@ -16,17 +16,17 @@ from typing import Any, get_args
 from rcopt.core.answering import Fitted
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
-from rcopt.data.images import MEAN, STD
 from rcopt.data.levels import Levels
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import file_digest, sealed, unsealed
+from rcopt.models.backbones import preprocessing_of
 from rcopt.models.recipe import Precision
-from rcopt.models.weights import load_weights
+from rcopt.models.weights import load_weights, stored_preprocessing
 from rcopt.serving.executor import CascadeExecutor
 
-FORMAT = "rcopt-cascade-2"
-#: Of cascades that average by weights, which readers of the format above would leave out.
-WEIGHTED_FORMAT = "rcopt-cascade-3"
+FORMAT = "rcopt-cascade-4"
+#: In these all stages have `rcopt.data.preprocessing.IMAGENET`, said once for all.
+_BEFORE = ("rcopt-cascade-2", "rcopt-cascade-3")
 DESCRIPTION = "cascade.json"
 #: Sides beyond this would need gigabytes for a few pictures; study files allow less.
 MAX_SIDE = 4096
@@ -107,7 +107,12 @@ def save_cascade(folder: Path, package: CascadePackage, weights: Mapping[Stage, 
             shutil.copyfile(weights[stage], folder / name)
         except OSError as error:
             raise InputError(f"{weights[stage]}: cannot be copied ({error.strerror})") from error
-        described.append(_stage_entry(package, index) | _file_entry(folder / name))
+        preprocessing = stored_preprocessing(folder / name).to_json()
+        described.append(
+            _stage_entry(package, index)
+            | {"preprocessing": preprocessing}
+            | _file_entry(folder / name)
+        )
     description = sealed(_description(package, described))
     text = json.dumps(description, indent=2, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -121,8 +126,7 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
         device: Where the networks are put.
 
     Raises:
-        InputError: If something is missing, was changed, is not rcopt's or of a version that
-            prepares images in another way.
+        InputError: If something is missing, was changed or is not rcopt's.
     """
     description = _read_description(folder / DESCRIPTION)
     try:
@@ -138,7 +142,7 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
 def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[str, Any]:
     point = package.point
     return {
-        "format": WEIGHTED_FORMAT if package.rule.weighted else FORMAT,
+        "format": FORMAT,
         "rcopt_version": version("rcopt"),
         "stages": stages,
         "answers": {
@@ -150,9 +154,8 @@ def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[
         "preprocessing": {
             "base_side": package.base_side,
             "base": "largest centred square, antialiased bilinear resize to base_side",
-            "resize": "antialiased bilinear from the base image, rounded to grey levels",
-            "mean": list(MEAN),
-            "std": list(STD),
+            "resize": "antialiased, from the base image to each stage's resolution by its "
+            "interpolation, rounded to grey levels; then its mean and std, in grey levels",
             **({} if package.levels is None else {"levels": list(package.levels)}),
         },
         "precision": package.precision,
@@ -195,7 +198,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     found = description.get("format") if isinstance(description, dict) else None
-    if not isinstance(description, dict) or found not in (FORMAT, WEIGHTED_FORMAT):
+    if not isinstance(description, dict) or found not in (FORMAT, *_BEFORE):
         raise InputError(f"{path}: format is {found!r}, expected {FORMAT!r}; another rcopt's?")
     try:
         return unsealed(description)
@@ -207,11 +210,6 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCascade:
     preprocessing = description["preprocessing"]
-    if (preprocessing["mean"], preprocessing["std"]) != (list(MEAN), list(STD)):
-        raise InputError(
-            f"{folder / DESCRIPTION}: its images are prepared in another way than by this rcopt; "
-            f"use version {description['rcopt_version']}, or register the cascade again"
-        )
     entries = description["stages"]
     classes = tuple(str(name) for name in description["classes"])
     answers = description["answers"]
@@ -244,6 +242,13 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
             )
         if trained.n_classes != len(classes):
             raise ValueError(f"{path.name} has {trained.n_classes} classes, not {len(classes)}")
+        stated = entry.get("preprocessing", preprocessing)  # once for all in the former format
+        of_file = preprocessing_of(trained.model).to_json()
+        if any(stated[key] != of_file[key] for key in of_file if key in stated):
+            raise InputError(
+                f"{folder / DESCRIPTION}: {stage.name}'s images are prepared in another way than "
+                f"its weights expect; register the cascade again"
+            )
         models.append(trained.model)
     executor = CascadeExecutor(
         Cascade(stages, thresholds),

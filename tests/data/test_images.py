@@ -13,6 +13,7 @@ from PIL import Image
 
 from rcopt.data import images
 from rcopt.data.images import decode, normalize, stage_input
+from rcopt.data.preprocessing import IMAGENET
 from rcopt.errors import InputError
 
 
@@ -237,7 +238,7 @@ def test_stage_input_does_not_depend_on_the_batch(resolution: int) -> None:
 
 def test_stage_input_only_normalizes_at_the_base_resolution() -> None:
     base = torch.from_numpy(gradient(16, 16))[None]
-    mean, std = torch.tensor(images.MEAN), torch.tensor(images.STD)
+    mean, std = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
     expected = ((base.float() - mean) / std).permute(0, 3, 1, 2)
     assert torch.equal(stage_input(base, 16), expected)
 

@@ -145,7 +145,10 @@ def test_stages_that_are_not_those_of_the_weights_are_refused(folder: Path) -> N
         (lambda d: d.update(precision="int3"), "precision is 'int3'"),
         (lambda d: d["classes"].pop(), "has 3 classes, not 2"),
         (lambda d: d.update(format="other-2"), "format is 'other-2'"),
-        (lambda d: d["preprocessing"].update(mean=[0, 0, 0]), "prepared in another way"),
+        (
+            lambda d: d["stages"][0]["preprocessing"].update(mean=[0, 0, 0]),
+            "prepared in another way",
+        ),
         (lambda d: d.update(stages=[]), "damaged"),
     ],
 )

@@ -27,7 +27,7 @@ def parse(name: str) -> Backbone:
     for family in FAMILIES:
         if (backbone := family.parse(name)) is not None:
             return backbone
-    known = [candidate for family in FAMILIES for candidate in family.names]
+    known = [candidate for family in FAMILIES for candidate in family.names()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     every = ", ".join(family.known for family in FAMILIES)

@@ -9,7 +9,7 @@ from torch import nn
 from rcopt.compat import import_torchvision
 from rcopt.errors import InputError
 from rcopt.models.families.base import Backbone, Family, Head
-from rcopt.models.families.torchvision_weights import imagenet_weights
+from rcopt.models.families.torchvision import imagenet_weights
 
 
 def _parse(name: str) -> Backbone | None:
@@ -22,7 +22,8 @@ def _parse(name: str) -> Backbone | None:
     return Backbone(
         "mobilenet_v2" + f"-{width:g}" * (width != 1),
         partial(_construct, width),
-        imagenet_weights("mobilenet_v2") if width == 1 else None,
+        bare=True,
+        pretrained=imagenet_weights("mobilenet_v2") if width == 1 else None,
     )
 
 
@@ -34,8 +35,6 @@ def _construct(width: float, n_classes: int, resolution: int) -> nn.Module:
     return cast(nn.Module, model)
 
 
-FAMILY = Family(
-    known="mobilenet_v2-WIDTH",
-    names=tuple(f"mobilenet_v2{width}" for width in ("", "-0.25", "-0.5", "-0.75", "-1.4")),
-    parse=_parse,
-)
+_NAMES = tuple(f"mobilenet_v2{width}" for width in ("", "-0.25", "-0.5", "-0.75", "-1.4"))
+
+FAMILY = Family("mobilenet_v2-WIDTH", lambda: _NAMES, _parse)

@@ -12,7 +12,7 @@ from torch import nn
 
 from rcopt.compat import import_torchvision
 from rcopt.models.families.base import Backbone, Family, Head
-from rcopt.models.families.torchvision_weights import imagenet_weights
+from rcopt.models.families.torchvision import imagenet_weights
 
 _DEPTHS = (18, 34, 50, 101, 152)
 
@@ -25,7 +25,8 @@ def _parse(name: str) -> Backbone | None:
     return Backbone(
         name,
         partial(_construct, stock, stem),
-        imagenet_weights(stock),
+        bare=True,
+        pretrained=imagenet_weights(stock),
         renewed=("conv1.",) if stem == 1 else (),
     )
 
@@ -43,8 +44,6 @@ def _construct(stock: str, stem: int, n_classes: int, resolution: int) -> nn.Mod
     return cast(nn.Module, model)
 
 
-FAMILY = Family(
-    known="resnet18, 34, 50, 101, 152, each also with -s2 or -s1",
-    names=tuple(f"resnet{depth}{stem}" for stem in ("", "-s2", "-s1") for depth in _DEPTHS),
-    parse=_parse,
-)
+_NAMES = tuple(f"resnet{depth}{stem}" for stem in ("", "-s2", "-s1") for depth in _DEPTHS)
+
+FAMILY = Family("resnet18, 34, 50, 101, 152, each also with -s2 or -s1", lambda: _NAMES, _parse)

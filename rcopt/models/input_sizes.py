@@ -1,0 +1,57 @@
+"""Which images a network can take."""
+
+import torch
+
+from rcopt.errors import InputError
+from rcopt.models.families import parse
+from rcopt.models.families.base import Backbone, outline
+
+#: Sizes that are tried to say which ones a network takes.
+_SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
+
+
+def check_input_size(name: str, n_classes: int, resolution: int) -> None:
+    """Try whether a backbone takes images of a size, at next to no cost.
+
+    Raises:
+        InputError: If not; names the sizes that it takes.
+    """
+    backbone = parse(name)
+    problem = _problem(backbone, n_classes, resolution)
+    if problem is None:
+        return
+    taken = [str(r) for r in _SIZES if _problem(backbone, n_classes, r) is None]
+    hint = (
+        f"of {', '.join(map(str, _SIZES))} it takes {', '.join(taken)}"
+        if taken
+        else ("nor any other of the usual sizes")
+    )
+    raise InputError(f"{name} cannot take images of {resolution} pixels ({problem}); {hint}")
+
+
+def _problem(backbone: Backbone, n_classes: int, resolution: int) -> str | None:
+    """Return why a network answers two images of a size with an error; None if it does not."""
+    reason = None
+    for device in ("meta", "cpu"):  # not every network can work on shapes alone
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                model = (
+                    outline(backbone, n_classes, resolution)
+                    if device == "meta"
+                    else backbone.construct(n_classes, resolution)
+                )
+                images = torch.zeros(2, 3, resolution, resolution, device=device)
+                _check(model(images), n_classes)
+        except InputError:
+            raise
+        except Exception as error:  # any network raises anything
+            reason = reason or (" ".join(str(error).split())[:160] or type(error).__name__)
+        else:
+            return None
+    return reason
+
+
+def _check(answer: object, n_classes: int) -> None:
+    if not isinstance(answer, torch.Tensor) or answer.shape != (2, n_classes):
+        got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        raise ValueError(f"it answers 2 images with {got}, expected logits (2, {n_classes})")
