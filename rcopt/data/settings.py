@@ -42,8 +42,9 @@ class DataSettings(BaseModel):
     skip_bad: bool = False
     """Go on without pictures that cannot be read; every report says how many."""
     scaled_jpeg: bool = False
-    """Decode large JPEG files at a fraction of their size: faster, and pixels that differ by
-    about a grey level from those of full decoding, which a served cascade always uses."""
+    """Decode large JPEG files at a fraction of their size: 2 to 4 times as fast. Pixels differ by
+    less than half a grey level on average (`benchmarks/README.md`) from those of full decoding,
+    which a served cascade always uses."""
     base_side: Resolution | None = None
     """Side in pixels of the base image every stage input is made from; the largest resolution
     where it is left out."""
