@@ -119,6 +119,8 @@ def _open_cached(folder: Path) -> Decoded | None:
         about = unsealed(json.loads((folder / "about.json").read_bytes()))
         base = np.load(folder / "base.npy", mmap_mode="r", allow_pickle=False)
         rows = np.load(folder / "rows.npy", allow_pickle=False)
+        if not (isinstance(base, np.memmap) and isinstance(rows, np.ndarray)):
+            return None  # Something else under their names.
         if list(base.shape) != about["shape"] or base.dtype != np.uint8 or rows.dtype.kind != "S":
             return None
         if hashlib.sha256(rows.tobytes()).hexdigest() != about["rows_digest"]:

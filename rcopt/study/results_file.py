@@ -88,10 +88,12 @@ def _point_tree(point: OperatingPoint) -> dict[str, Any]:
 class _WithAmount(BaseModel, extra="allow"):
     """What may name the amount of another cost than FLOPs, under that cost's own key."""
 
-    __pydantic_extra__: dict[str, float] = Field(init=False)
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)
 
     def amount(self, prefix: str = "") -> Amount | None:
-        return Amount.from_json(self.__pydantic_extra__, prefix)
+        # Earlier files say of costs that are not known that they are null.
+        known = {key: value for key, value in self.__pydantic_extra__.items() if value is not None}
+        return Amount.from_json(known, prefix)
 
 
 class _Stage(_WithAmount):

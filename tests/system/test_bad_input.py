@@ -318,7 +318,7 @@ def _one_held_out(root: Path) -> None:
     ("damage", "message"),
     [
         (_remove_root, "[data] root: no folder "),
-        (_remove_val, "has no folder 'val'; expected ROOT/{train,val}/CLASS/IMAGE"),
+        (_remove_val, "has no folder 'val' or 'test'"),
         (_empty_class, "train/disc is empty; add images or remove the class"),
         (_hidden_only, "train/disc is empty; add images or remove the class"),
         (_class_only_in_train, "class 'disc' is in "),
@@ -600,7 +600,7 @@ def test_a_damaged_stage_in_the_store_is_told_and_made_again(trained: Path) -> N
     finished = run_in(trained, "run", "tiny")
     assert finished.code == 0, finished.err
     err = finished.err
-    assert err.count("its sha256 is not the one its run") == 1
+    assert err.count("its SHA-256 is not the one its run") == 1
     assert "the stage is made again" in err
     assert statuses(trained, "stage") == {"FINISHED": 3}
     made = runs_of(trained, "stage")[-1].run_id
@@ -622,7 +622,7 @@ def test_damaged_weights_are_named_and_made_again(trained: Path) -> None:
     refused = run_in(trained, *register)
     assert refused.code == 2
     (line,) = refused.err.splitlines()
-    assert "weights.safetensors: damaged, its sha256 is not the one its run" in line
+    assert "weights.safetensors: damaged, its SHA-256 is not the one its run" in line
     assert "; 'rcopt run tiny' trains mobilenet_v2-0.1@" in line
     assert line.endswith(" again, then repeat this")
     assert run_in(trained, "run", "tiny", "--quiet").code == 0
