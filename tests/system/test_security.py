@@ -227,9 +227,7 @@ def test_a_stage_named_like_a_path_is_refused(tmp_path: Path, name: str) -> None
     whole = load_stage(tmp_path / "stored" / "resnet18@32.safetensors")
     path = tmp_path / "strange.safetensors"
     save_stage(path, replace(whole, stage=replace(whole.stage, backbone=name)))
-    with pytest.raises(
-        InputError, match=r"damaged predictions file \(backbone: String should match"
-    ):
+    with pytest.raises(InputError, match=r"damaged predictions file \(backbone: String"):
         load_stage(path)
 
 
