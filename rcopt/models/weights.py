@@ -74,10 +74,17 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
 
 
 def stored_preprocessing(path: Path) -> Preprocessing:
-    """Return what a weights file says of its stage's images; `IMAGENET` if it is of before."""
-    with safe_open(path, framework="pt") as file:
-        stated = (file.metadata() or {}).get("preprocessing")
-    return IMAGENET if stated is None else Preprocessing.from_json(json.loads(stated))
+    """Return what a weights file says of its stage's images; `IMAGENET` if it is of before.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get("preprocessing")
+        return IMAGENET if stated is None else Preprocessing.from_json(json.loads(stated))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> InputError:

@@ -180,7 +180,7 @@ def test_a_stage_that_another_process_trains_is_left_to_it(
     (line,) = [line for line in first.err.splitlines() if line.startswith("train ")]
     second = start(project, tmp_path / "second", "worker", "tiny").wait()
     assert second.code == 0, second.err
-    assert "this is worker 1" in second.err
+    assert "joining as worker 1" in second.err
     assert line.split(":")[0] + ":" not in second.err
     assert [t["source"] for t in trials_of(project)].count("sampled") == 6
     # Whoever leaves while others are at it leaves the study's run open.

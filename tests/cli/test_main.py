@@ -87,7 +87,7 @@ def test_progress_away_from_a_terminal_is_plain_lines_on_standard_error(project:
     assert "\r" not in err
     assert "\x1b" not in err
     lines = err.splitlines()
-    assert "decode images: 48/48" in lines
+    assert any(line.startswith("decode images: 48/48") for line in lines)
     assert "count MACs: 4/4" in lines
     for stage in ("0.1@8", "0.25@8", "0.1@16", "0.25@16"):
         name = re.escape(f"mobilenet_v2-{stage}")
@@ -210,8 +210,9 @@ def test_status_tells_what_is_trained_and_how_close_the_search_came(
     assert told["stages"] == [
         f"mobilenet_v2-{width}@{side}" for side in (8, 16) for width in ("0.1", "0.25")
     ]
-    assert 0 < told["sampled_hypervolume"] <= told["hypervolume"]
-    assert told["sampled_share"] == told["sampled_hypervolume"] / told["hypervolume"]
+    assert 0 <= told["sampled_hypervolume"] <= told["hypervolume"]
+    if told["hypervolume"]:
+        assert told["sampled_share"] == told["sampled_hypervolume"] / told["hypervolume"]
     text = command(project, tmp_path, "status", "tiny").out
     assert max(map(len, text.splitlines())) <= 100
     assert text.startswith("tiny: 6 of 6 trials, ")

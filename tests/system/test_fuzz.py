@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from torch import nn
 
 from rcopt.cli.main import main
 from rcopt.errors import InputError
@@ -193,7 +194,7 @@ def test_study_files(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("rcopt.study.stages.trainable.obtain_stage", stop)
     # Counting MACs takes longer than all the rest.
-    monkeypatch.setattr("rcopt.models.backbones.build", lambda *_, **__: None)
+    monkeypatch.setattr("rcopt.models.backbones.build", lambda *_, **__: nn.Identity())
     monkeypatch.setattr("rcopt.models.macs.count_macs", lambda *_: Cost(1_000_000, 1000))
     write_study(both, TRAINED)
     assert "training would begin" in rcopt("run", "tiny", "--quiet").err
