@@ -137,7 +137,7 @@ def test_copying_puts_the_command_on_the_clipboard(tab: Page) -> None:
 
 
 def test_the_legend_hides_and_shows_a_series(tab: Page) -> None:
-    entry = tab.locator("#fig-front .legend button", has_text="single stages")
+    entry = tab.get_by_role("button", name="single stages on test", exact=True)
     drawn = tab.locator("#fig-front svg.wide path.dot").last
     assert drawn.is_visible()
     entry.click()
