@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from rcopt.compat import import_torchvision
 from rcopt.errors import WorkError
 
 
@@ -40,6 +41,7 @@ def count_macs(model: nn.Module, resolution: int, *, backend: str = "pytorch") -
     Raises:
         WorkError: If ptflops cannot count the model.
     """
+    import_torchvision()  # which ptflops imports
     from ptflops import get_model_complexity_info
 
     copied = copy.deepcopy(model).to("cpu", torch.float32).eval()

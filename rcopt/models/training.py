@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from rcopt.data.dataset import Dataset
 from rcopt.errors import WorkError
 from rcopt.models.backbones import preprocessing_of
 from rcopt.models.batches import Batches
-from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 from rcopt.models.devices import out_of_memory
 from rcopt.models.optimizers import make_optimizer, set_rates
 from rcopt.models.precision import NumberFormat, autocast, resolve_precision
@@ -124,7 +124,12 @@ def _train(
     belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))
     first, parts = 0, 1
     if checkpoint is not None:
+        # Only here: a machine without safetensors can train too.
+        from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
+
         first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
+    if first == 0:
+        _fit_images(model, batches, seed, side(recipe, 0, resolution))
     for epoch in range(first, recipe.epochs):
         began = time.perf_counter()
         now = side(recipe, epoch, resolution)
@@ -166,6 +171,15 @@ def _train(
             parts=parts,
         )
     model.eval()
+
+
+def _fit_images(model: nn.Module, batches: Batches, seed: int, side: int) -> None:
+    """Let the layers that are computed from images, such as a whitening one, see a batch."""
+    layers = [layer for layer in model.modules() if hasattr(layer, "fit_images")]
+    if layers:
+        inputs, _ = next(batches.epoch(seed, 0, side))
+    for layer in layers:
+        cast(Any, layer).fit_images(inputs)
 
 
 def _gradients(

@@ -18,7 +18,7 @@ NAMES = [name for family in FAMILIES for name in family.names()[:60]]
 #: One of each family that offers names, and some of those that are unlike the others.
 EXAMPLES = [
     *("resnet18", "mobilenet_v2-0.25", "efficientnet_b0", "regnet_y_400mf", "swin_t"),
-    *("squeezenet1_1", "shufflenet_v2_x0_5", "vit_b_32", "googlenet"),
+    *("squeezenet1_1", "shufflenet_v2_x0_5", "vit_b_32", "googlenet", "compact-8"),
     *("timm/mobilenetv4_conv_small", "timm/vit_tiny_patch16_224", "timm/test_efficientnet"),
 ]
 
