@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.models.families import parse
 from rcopt.models.families.base import outline
+from rcopt.models.initial_weights import load_initial, public_state, read_state
 
 
 def build(
@@ -39,9 +40,6 @@ def build(
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, got {n_classes}")
     state: Mapping[str, Tensor] | None = None
-    if weights != "none":
-        # Only here: a machine without safetensors can train from nothing.
-        from rcopt.models.initial_weights import load_initial, public_state, read_state
     if weights == "pretrained":
         state = public_state(backbone, resolution)
     elif weights != "none":

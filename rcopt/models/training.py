@@ -17,6 +17,7 @@ from rcopt.data.dataset import Dataset
 from rcopt.errors import WorkError
 from rcopt.models.backbones import preprocessing_of
 from rcopt.models.batches import Batches
+from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 from rcopt.models.devices import out_of_memory
 from rcopt.models.optimizers import make_optimizer, set_rates
 from rcopt.models.precision import NumberFormat, autocast, resolve_precision
@@ -124,9 +125,6 @@ def _train(
     belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))
     first, parts = 0, 1
     if checkpoint is not None:
-        # Only here: a machine without safetensors can train too.
-        from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
-
         first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
     if first == 0:
         _fit_images(model, batches, seed, side(recipe, 0, resolution))

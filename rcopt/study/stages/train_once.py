@@ -299,7 +299,7 @@ def _details(context: TrainingContext, recipe: Recipe, seconds: float) -> Mappin
         "hardware": hardware,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "recipe": json.dumps(asdict(recipe)),
+        "recipe": json.dumps(recipe.identity()),
         "weights": weights_identity(context.study),
         "seed": str(context.study.settings.seed),
         "epochs": str(recipe.epochs),
