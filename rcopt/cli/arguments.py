@@ -1,9 +1,13 @@
 """Options that several commands share."""
 
 import argparse
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rcopt.core.cost import COSTS, Amount, CostName
@@ -154,6 +158,30 @@ def wants(arguments: argparse.Namespace) -> bool:
 def say(text: str) -> None:
     """Tell something that is not the result; standard output stays clean for it."""
     print(text, file=sys.stderr)
+
+
+def suggest(*steps: str) -> None:
+    """Tell what to do next, in commands that can be pasted as they are."""
+    say("\nnext: " + "\n      ".join(_pasteable(step) for step in steps))
+
+
+def _pasteable(command: str) -> str:
+    """Put its path before a program of ours that the shell would not find, or find elsewhere."""
+    program, _, rest = command.partition(" ")
+    own = Path(sys.argv[0])
+    if own.name != "rcopt" or program not in ("rcopt", "mlflow"):
+        return command
+    path = own.with_name(program)
+    found = shutil.which(program)
+    if found is not None and path.exists() and os.path.samefile(found, path):
+        return command
+    return f"{shlex.quote(_shortest(path))} {rest}"
+
+
+def _shortest(path: Path) -> str:
+    absolute = path.absolute()
+    inside = absolute.is_relative_to(Path.cwd())
+    return str(absolute.relative_to(Path.cwd()) if inside else absolute)
 
 
 def device_option(parser: argparse.ArgumentParser) -> None:

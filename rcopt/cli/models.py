@@ -11,6 +11,7 @@ from rcopt.cli.arguments import (
     output_format,
     ranked,
     say,
+    suggest,
     tell_looks,
     wanted,
     wants,
@@ -35,8 +36,10 @@ def select_command(arguments: argparse.Namespace) -> None:
     if arguments.register:
         registered = packing.register(study, choice, arguments.register)
         say(f"registered {registered.name} version {registered.version}")
-        say(f"next: rcopt predict {registered.name} IMAGE...")
-        say(f"      mlflow models serve -m {registered.uri} --env-manager local")
+        suggest(
+            f"rcopt predict {registered.name} IMAGE...",
+            f"mlflow models serve -m {registered.uri} --env-manager local",
+        )
     elif arguments.format == "table":
         say("\nnext: the same command with --register NAME makes it an MLflow model")
     tell_looks(study)

@@ -12,6 +12,7 @@ from rcopt.cli.arguments import (
     retry_option,
     say,
     shown_progress,
+    suggest,
 )
 from rcopt.cli.command import Command
 
@@ -54,8 +55,8 @@ def run_command(arguments: argparse.Namespace) -> None:
 
         uri = loaded.settings.tracking.uri
         server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
-        report = "" if results.timing else f"      rcopt report {name}\n"
-        say(f"\nnext: rcopt status {name}\n{report}      rcopt ui {name}, then")
+        report = [] if results.timing else [f"rcopt report {name}"]
+        suggest(f"rcopt status {name}", *report, f"rcopt ui {name}", "and then open")
         say(f"      {view_link(server, results.experiment_id)}")
 
 
@@ -76,9 +77,8 @@ def train_command(arguments: argparse.Namespace) -> None:
         print(f"{one.name}: seed {one.settings.seed}, {len(results.stages)} trained stages")
     if arguments.quiet:
         return
-    say(f"\nnext: rcopt front {first.name}\n      rcopt export {first.name} FOLDER")
-    if len(repeats) > 1:
-        say(f"      rcopt repeats {' '.join(one.name for one in repeats)}")
+    more = [f"rcopt repeats {' '.join(one.name for one in repeats)}"] if len(repeats) > 1 else []
+    suggest(f"rcopt front {first.name}", f"rcopt export {first.name} FOLDER", *more)
 
 
 def _worker_options(arguments: argparse.Namespace) -> list[str]:
@@ -106,8 +106,9 @@ def worker_command(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         say(
             f"{loaded.name}: {results.sampled} trials, {len(results.stages)} stages, "
-            f"{len(results.points)} points on the front; next: rcopt front {loaded.name}"
+            f"{len(results.points)} points on the front"
         )
+        suggest(f"rcopt front {loaded.name}")
 
 
 def print_front(results: Any, points: Sequence[Any]) -> None:
@@ -127,7 +128,7 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
     )
     print(tables.front_table(points))
     if results.gain is not None:
-        print("\n" + "\n".join(textwrap.wrap(str(results.gain), tables.WIDTH)))
+        print("\n" + "\n".join(textwrap.wrap(str(results.gain), tables.width())))
 
 
 def _minimized(points: Sequence[Any]) -> str:

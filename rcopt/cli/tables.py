@@ -1,8 +1,9 @@
-"""What the command line prints: tables within 100 columns, JSON, CSV."""
+"""What the command line prints: tables within the terminal's width, JSON, CSV."""
 
 import csv
 import io
 import json
+import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from rcopt.core.cascade import Evaluation, OperatingPoint, StageId
 from rcopt.core.cost import COSTS, Cost
-from rcopt.core.wording import answers_at, cascade_text, duration, short_name
+from rcopt.core.wording import answers_at, cascade_text, duration
 from rcopt.redaction import one_line
 from rcopt.study.repeats import Repeats, accuracy_within
 from rcopt.study.results import Results
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from rcopt.study.workers.slots import Worker
 
 
-#: Columns that a table for people fits in.
-WIDTH = 100
+def width() -> int:
+    """Return how many columns there are for people: the terminal's, 100 where there is none."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 120)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -54,7 +56,7 @@ def front_table(points: Sequence[OperatingPoint]) -> str:
         for point in points
     ]
     columns = zip(header[1:], *numbers, strict=True)
-    room = WIDTH - sum(2 + max(map(len, column)) for column in columns)
+    room = width() - sum(2 + max(map(len, column)) for column in columns)
     rows = []
     for point, cells in zip(points, numbers, strict=True):
         first, *others = _wrapped(cascade_text(point.cascade, short=True), room)
@@ -262,7 +264,7 @@ def choice_table(choice: "Choice") -> str:
         ]
         for name, evaluation, interval, alone in (
             (
-                "validation (chosen here)",
+                "validation (chosen)",
                 point.validation,
                 choice.validation,
                 reference.validation,
@@ -271,8 +273,8 @@ def choice_table(choice: "Choice") -> str:
         )
         if evaluation is not None
     ]
-    against = f"FLOPs against {short_name(reference.stage)}"
-    numbers = table(["", "accuracy %", "95 % interval", *costs, against, "points"], rows)
+    numbers = table(["", "accuracy %", "95 % interval", *costs, "FLOPs", "points"], rows)
+    numbers += f"\nFLOPs and points against {reference.stage.name} alone"
     where = "" if point.trial is None else f", trial {point.trial}"
     parts = [
         choice.verdict(),
@@ -290,7 +292,7 @@ def choice_table(choice: "Choice") -> str:
     if choice.certificate is not None:
         parts.append(str(choice.certificate))
     return "\n\n".join(
-        part if "\n" in part else "\n".join(textwrap.wrap(part, 80)) for part in parts
+        part if "\n" in part else textwrap.fill(part, min(width(), 80)) for part in parts
     )
 
 

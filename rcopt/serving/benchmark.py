@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.wording import flops_against
 from rcopt.serving.executor import CascadeExecutor
 from rcopt.serving.timing import device_name, timed_run
 
@@ -157,16 +158,17 @@ def benchmark(
 
 def describe(result: Benchmark) -> str:
     """Return the result as text: time beside FLOPs, and per stage where they differ."""
+    top = f"{result.stages[-1].stage.name} alone, its top stage"
     lines = [
-        f"{result.device}, {result.threads} threads, {result.images:,} images; the cascade "
-        f"spends {result.flops_saving:.2f} times fewer FLOPs than its top stage",
+        f"{result.device}, {result.threads} threads, {result.images:,} images; the cascade spends",
+        flops_against(result.flops_saving, top),
         "",
         "                    cascade   top stage",
     ]
     for name in ("median", "p95", "p99"):
         own, top = getattr(result.latency, name), getattr(result.top_latency, name)
         lines.append(f"latency {name:>6}  {own * 1e3:9.2f} ms {top * 1e3:8.2f} ms")
-    lines += ["", " batch   cascade img/s   top img/s   faster (range)       of FLOPs' saving"]
+    lines += ["", " batch   cascade img/s   top img/s   times as fast (range) of FLOPs' saving"]
     for row in result.throughput:
         spread = f"({row.lowest:.2f} to {row.highest:.2f})"
         lines.append(

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 import rcopt
-from rcopt.cli.arguments import count, flops, share
+from rcopt.cli.arguments import count, flops, share, suggest
 from rcopt.cli.command import Command
 from rcopt.cli.main import COMMANDS, main
 
@@ -101,3 +102,36 @@ def test_a_closed_stream_changes_nothing_else(closed: str, arguments: str, code:
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with rcopt and mlflow in it, below the working folder; rcopt was called there."""
+    folder = tmp_path / "an env" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("rcopt", "mlflow"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(folder / "rcopt"), "run"])
+    return folder
+
+
+def test_next_steps_can_be_pasted_where_no_environment_is_active(
+    programs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    suggest("rcopt front x", "mlflow models serve", "and then open")
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "next: 'an env/bin/rcopt' front x",
+        "      'an env/bin/mlflow' models serve",
+        "      and then open",
+    ]
+
+
+def test_next_steps_are_short_where_the_shell_finds_the_programs(
+    programs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(programs))
+    suggest("rcopt front x")
+    assert capsys.readouterr().err == "\nnext: rcopt front x\n"

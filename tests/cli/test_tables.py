@@ -1,7 +1,9 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -57,10 +59,14 @@ def points(draw: st.DrawFn) -> OperatingPoint:
     return make_point(names, exits, thresholds, tested=draw(st.booleans()))
 
 
-@given(st.lists(points(), max_size=5))
-def test_a_front_fits_100_columns_and_loses_no_stage(front: list[OperatingPoint]) -> None:
-    lines = tables.front_table(front).splitlines()
-    assert max(map(len, lines)) <= 100
+@pytest.mark.parametrize("columns", [80, 100, 250])
+@given(front=st.lists(points(), max_size=5))
+def test_a_front_fits_the_terminal_and_loses_no_stage(
+    columns: int, front: list[OperatingPoint]
+) -> None:
+    with patch.dict(os.environ, {"COLUMNS": str(columns)}):
+        lines = tables.front_table(front).splitlines()
+    assert max(map(len, lines)) <= min(columns, 120)
     printed = " ".join(lines)
     for point in front:
         for stage in point.cascade.stages:

@@ -135,7 +135,7 @@ def test_progress_is_told() -> None:
 
 def test_description_shows_time_next_to_flops() -> None:
     text = describe(measured(0.0))
-    assert "10.00 times fewer FLOPs" in text
+    assert "10.0× fewer FLOPs than large@16 alone" in text
     for word in ("p99", "cascade img/s", "small@8", "large@16", "GFLOP/s"):
         assert word in text
 

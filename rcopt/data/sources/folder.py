@@ -81,7 +81,7 @@ def load(request: Request) -> Pictures:
         )
     names = tuple(_text(found.files[i]) for i in kept)
     return Pictures(
-        classes=tuple(_text(name) for name in classes),
+        classes=tuple(classes),
         base=images.base,
         labels=labels,
         images=names,
@@ -169,15 +169,16 @@ def _litter(name: str) -> bool:
 
 
 def _classes(folder: Path) -> dict[str, str]:
-    """Return the class folders by their composed (NFC) names."""
+    """Return the class folders by the names they are stored by: composed (NFC) letters."""
     found: dict[str, str] = {}
     for entry in sorted(_entries(folder)):
         if (folder / entry).is_dir():
-            name = unicodedata.normalize("NFC", entry)
+            name = unicodedata.normalize("NFC", _text(entry))
             if name in found:
                 raise InputError(
-                    f"[data] root: {folder} has two folders called {name!r}, spelt by composed "
-                    "and by decomposed letters; put their pictures into one"
+                    f"[data] root: {folder} has two folders that would both be stored as "
+                    f"{name!r}: one is spelt by decomposed letters, or is no UTF-8; rename "
+                    "it, or put the pictures of both into one"
                 )
             found[name] = entry
     return found
@@ -199,14 +200,7 @@ def _same_classes(
             f"[data] root: {root / parts[first]} has {len(folders[first])} class folders, "
             "at least 2 are needed"
         )
-    names = sorted(folders[first])
-    stored = [_text(name) for name in names]
-    if twice := [name for name, count in Counter(stored).items() if count > 1]:
-        raise InputError(
-            f"[data] root: two classes of {root / parts[first]} would both be stored as "
-            f"{twice[0]!r}, as the name of one is no UTF-8; rename it"
-        )
-    return names
+    return sorted(folders[first])
 
 
 def _add(found: _Found, root: Path, place: str, folder: str, label: int, part: str) -> None:
