@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import rcopt
 from rcopt import interruption
-from rcopt.cli import models, run, show
+from rcopt.cli import init, models, run, show
 from rcopt.cli.arguments import study_argument
 from rcopt.cli.command import Command
 from rcopt.errors import InputError, WorkError
@@ -20,7 +20,7 @@ from rcopt.redaction import one_line
 
 _EPILOG = """\
 a study, from start to model:
-  rcopt run studies/digits.toml          start it, continue it, extend it
+  rcopt run digits                       start it, continue it, extend it
   rcopt worker digits                    help with it, from another terminal or machine
   rcopt status digits                    what is trained, how much of the exact front is found
   rcopt front digits                     the validation-picked Pareto front with test numbers
@@ -31,7 +31,7 @@ exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted (s
 
 
 #: Of the modules that hold them, in the order of ``rcopt --help``.
-COMMANDS: tuple[Command, ...] = (*run.COMMANDS, *show.COMMANDS, *models.COMMANDS)
+COMMANDS: tuple[Command, ...] = (*init.COMMANDS, *run.COMMANDS, *show.COMMANDS, *models.COMMANDS)
 
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)

@@ -27,16 +27,22 @@ Location = Annotated[str, AfterValidator(_without_controls)]
 class DataSettings(BaseModel):
     """Where the images come from and how the held-out ones are divided."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
     source: str = "digits"
-    """One of `SOURCES`."""
+    """``folder``: pictures of yours; ``digits``: scikit-learn's; ``imagenette``: downloaded;
+    ``predictions``: stages that are trained already."""
     root: Location | None = None
     """Relative to the project. folder: ROOT/{train,val}/CLASS/IMAGE; imagenette: where it is
     downloaded to; predictions: a folder of stage files."""
     validation: Share = 0.5
+    """Share of the held-out images that cascades are chosen by."""
     calibration: Share = 0.0
+    """Share of the held-out images that certificates are tested on."""
     test: Share = 0.5
+    """Share of the held-out images that results are reported on; nothing is chosen by them."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of each class that is held out of a folder without train and val parts."""
     skip_bad: bool = False

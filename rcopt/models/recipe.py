@@ -70,7 +70,8 @@ class Recipe:
             the stage's own, reached after three quarters of the epochs; 1 trains at one
             resolution. Most of what is learnt from small images is kept, and they cost less
             (Tan and Le 2021, arXiv:2104.00298, section 4).
-        precision: See `rcopt.models.precision.resolve_precision`.
+        precision: Of the arithmetic in training; ``"auto"`` is bfloat16 where it is faster here:
+            see `rcopt.models.precision.resolve_precision`.
         optimizer: ``"sgd"``, or ``"muon"``: filters of convolutions by
             `rcopt.models.optimizers.Muon`, which reaches the same loss in fewer epochs; it
             wants ``momentum`` 0.6 (airbench94, commit f1c599c).

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ValidationError
 from rcopt.core.answers import AnswerRule
 from rcopt.errors import InputError
 from rcopt.redaction import redacted
-from rcopt.study.settings import StudySettings, TrackingSettings
+from rcopt.study.settings import NAME_IN_WORDS, StudySettings, TrackingSettings
 
 if TYPE_CHECKING:
     from rcopt.tracking import Tracker
+
+#: Studies that come with rcopt, found by their names in every project.
+EXAMPLES = Path(__file__).with_name("examples")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file, or find a started study by its name.
 
     Args:
-        path: A ``.toml`` file, or the name of a study that was started in this project.
+        path: A ``.toml`` file, the name of a study that was started in this project, or of one
+            that comes with rcopt, such as ``digits``.
         overrides: ``section.key=value`` settings that win over the file; values are TOML, and
             text that is not TOML is taken as a string.
 
@@ -156,10 +160,16 @@ def _locate(name: str) -> tuple[Path, Path]:
     for file in (started, written):
         if file.is_file():
             return file, project
+    if name in _examples():
+        return EXAMPLES / f"{name}.toml", project
     known = {p.parent.name for p in project.glob("mlruns/studies/*/study.toml")}
-    known |= {p.stem for p in project.glob("studies/*.toml")}
+    known |= {p.stem for p in project.glob("studies/*.toml")} | _examples()
     hint = f"; known: {', '.join(sorted(known))}" if known else ""
     raise InputError(f"{name}: no study of that name in {_shown(project)} and no such file{hint}")
+
+
+def _examples() -> set[str]:
+    return {file.stem for file in EXAMPLES.glob("*.toml")}
 
 
 def _project_of(folder: Path) -> Path:
@@ -222,7 +232,7 @@ def _first_error(error: ValidationError, raw: Mapping[str, Any]) -> str:
     expected = {
         "model_type": f"expected a section ([{key}])",
         "tuple_type": "expected a list",
-        "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', at most 100",
+        "string_pattern_mismatch": f"expected {NAME_IN_WORDS}",
     }.get(chosen["type"], message)
     return f"{key}: {expected}, got {_short(chosen['input'])}{more}"
 

@@ -19,18 +19,29 @@ from rcopt.data.settings import DataSettings, Location, Resolution
 from rcopt.models.recipe import Recipe, recipe_types
 from rcopt.redaction import has_login, has_password
 
+#: What a study may be called.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME_IN_WORDS = "letters, digits, '.', '_' and '-', at most 100"
+
 
 class _Section(BaseModel):
     # A value may hold a password, and a traceback would show it.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class StageSettings(_Section):
     """What may be trained."""
 
     resolutions: tuple[Resolution, ...] = Field(default=())
+    """Sides of the stages' inputs in pixels, rising."""
     backbones: tuple[str, ...] | dict[str, tuple[str, ...]] = Field(default=())
-    """Ordered by depth; or a table with a list per resolution."""
+    """Networks by name, ordered by depth; or a table with a list per resolution."""
     optional: bool = True
     """Whether the search may leave a resolution out."""
 
@@ -75,6 +86,7 @@ class TrainingSettings(RecipeChanges):
     weights: Location = "none"
     """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
     device: str = "auto"
+    """Where to train: ``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Of torch while a stage is trained on a CPU, whatever the machine has: sums come out in
     another order with another number. By default as many as torch takes."""
@@ -109,8 +121,12 @@ class AnswerSettings(_Section):
     """How a stage's probabilities become an answer and a confidence."""
 
     confidence: Confidence = "max"
+    """Of an answer: the largest probability, its margin over the second, or one minus the
+    entropy's share of its maximum."""
     temperature: bool = False
+    """Divide each stage's logits by a temperature fitted on validation."""
     average: bool = False
+    """Answer with the mean of the probabilities of the stages run so far."""
     weighted: bool = False
     """Answer with the weighted log-average of the stages run so far, fitted on validation."""
 
@@ -127,7 +143,9 @@ class SearchSettings(_Section):
     trials: int = Field(default=200, ge=1, le=1_000_000)
     """The study's total, over all workers and restarts."""
     sampler: Literal["auto", "tpe", "nsga2", "gp", "random"] = "auto"
+    """Which of Optuna's samplers proposes trials; auto is TPE."""
     storage: Location = "journal"
+    """Where trials are kept: a file of this project, or an Optuna storage's URL."""
     cost: CostName = "flops"
     """What is minimized beside accuracy: mean FLOPs, or mean time as ``[latency]`` says."""
     exact: bool = True
@@ -156,6 +174,7 @@ class LatencySettings(_Section):
     """How each stage's time is measured where the cost is ``latency``."""
 
     device: str = "cpu"
+    """Where each stage is timed."""
     batch_size: int = Field(default=1, ge=1, le=4096)
     """Images per call; with 1 a cascade's mean time is the time that an image waits."""
 
@@ -164,6 +183,7 @@ class TrackingSettings(_Section):
     """MLflow."""
 
     uri: Location = "sqlite:///mlruns/mlflow.db"
+    """The MLflow store: a database of this project, or a server's address."""
     cascade_runs: int = Field(default=1000, ge=0)
     """Evaluations beyond this are steps of the study run, not runs of their own."""
 
@@ -182,8 +202,10 @@ class TrackingSettings(_Section):
 class StudySettings(_Section):
     """A whole study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME)]
+    """Of the study, its Optuna study and its MLflow experiment; by default the file's."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Of splits, initial weights, training and search."""
     data: DataSettings = DataSettings()
     stages: StageSettings = StageSettings()
     training: TrainingSettings = TrainingSettings()

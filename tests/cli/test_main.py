@@ -111,7 +111,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
             main(arguments)
         assert left.value.code == 0
     out = capsys.readouterr().out
-    assert "rcopt run studies/digits.toml" in out
+    assert "rcopt run digits" in out
     assert "0 done, 1 the work failed, 2 the input was wrong, 130 interrupted" in out
 
 

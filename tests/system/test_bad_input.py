@@ -161,7 +161,7 @@ def test_an_unknown_study_name_lists_the_known_ones(
     more = ["--knee"] if command == "select" else []
     line = refused(command, "other", *more)
     assert line.startswith("other: no study of that name in ")
-    assert line.endswith("; known: tiny")
+    assert line.endswith("; known: digits, tiny")
     assert_nothing_begun(images)
 
 

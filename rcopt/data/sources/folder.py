@@ -33,13 +33,43 @@ _EXPECTED = "expected ROOT/{train,val}/CLASS/IMAGE"
 
 
 @dataclass
-class _Found:
-    """The pictures of a tree, in order, and what was left out of it."""
+class Listing:
+    """The pictures of a folder, found and not yet opened.
 
+    Attributes:
+        classes: Names as they are stored; labels index them.
+        parts: The folder of each part, below the root; ``{"all": ""}`` where there are none.
+        files: Paths below the root, with ``/``.
+        labels: Of each file.
+        part_of: The key in ``parts`` of each file.
+        notes: What to tell: what was left out, what was assumed.
+        litter: How many files and folders of other programs were left out, by name.
+    """
+
+    classes: tuple[str, ...]
+    parts: Mapping[str, str]
     files: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
+    part_of: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     litter: Counter[str] = field(default_factory=Counter)
+
+
+def listed(root: Path) -> Listing:
+    """Find the pictures of ``ROOT/PART/CLASS/IMAGE`` or ``ROOT/CLASS/IMAGE``.
+
+    Raises:
+        InputError: On missing folders, empty classes, classes that differ between parts.
+    """
+    parts, notes = _parts(root)
+    folders = {part: _classes(root / place) for part, place in parts.items()}
+    classes = _same_classes(root, parts, folders)
+    found = Listing(tuple(classes), parts)
+    for part, place in parts.items():
+        for label, name in enumerate(classes):
+            _add(found, root, place, folders[part][name], label, part)
+    found.notes += notes + _notes(root, found)
+    return found
 
 
 def load(request: Request) -> Pictures:
@@ -59,21 +89,15 @@ def load(request: Request) -> Pictures:
     root = request.root
     if root is None:
         raise InputError("[data] root is missing; source = 'folder' needs a folder")
-    parts, notes = _parts(root)
-    folders = {part: _classes(root / place) for part, place in parts.items()}
-    classes = _same_classes(root, parts, folders)
-    found = _Found()
-    for part, place in parts.items():
-        for label, name in enumerate(classes):
-            _add(found, root, place, folders[part][name], label, part)
-    notes += _notes(root, parts, found)
+    found = listed(root)
+    notes = list(found.notes)
     images = decoded(root, found.files, request)
     kept = [i for i, file in enumerate(found.files) if file not in images.bad]
     if images.bad:
         notes.append(_skipped(images.bad))
     labels = np.array(found.labels, dtype=np.int64)[kept]
-    part_of = np.array(found.parts)[kept]
-    if "all" in parts:
+    part_of = np.array(found.part_of)[kept]
+    if "all" in found.parts:
         part_of = _held_out(labels, request)
         notes.append(
             f"{root.name} has no train and val folders: {request.held_out:g} of each class is "
@@ -81,7 +105,7 @@ def load(request: Request) -> Pictures:
         )
     names = tuple(_text(found.files[i]) for i in kept)
     return Pictures(
-        classes=tuple(classes),
+        classes=found.classes,
         base=images.base,
         labels=labels,
         images=names,
@@ -203,7 +227,7 @@ def _same_classes(
     return sorted(folders[first])
 
 
-def _add(found: _Found, root: Path, place: str, folder: str, label: int, part: str) -> None:
+def _add(found: Listing, root: Path, place: str, folder: str, label: int, part: str) -> None:
     prefix = f"{place}/{folder}" if place else folder
     names = sorted(_walk(root / prefix, prefix, found.litter))
     if not names:
@@ -213,7 +237,7 @@ def _add(found: _Found, root: Path, place: str, folder: str, label: int, part: s
         )
     found.files += names
     found.labels += [label] * len(names)
-    found.parts += [part] * len(names)
+    found.part_of += [part] * len(names)
 
 
 def _walk(
@@ -242,8 +266,8 @@ def _walk(
         ) from error
 
 
-def _notes(root: Path, parts: Mapping[str, str], found: _Found) -> list[str]:
-    notes = []
+def _notes(root: Path, found: Listing) -> list[str]:
+    notes, parts = [], found.parts
     if found.litter:
         named = ", ".join(f"{count} {name}" for name, count in sorted(found.litter.items()))
         notes.append(f"left out, as other programs put them there: {named}")
@@ -256,7 +280,7 @@ def _notes(root: Path, parts: Mapping[str, str], found: _Found) -> list[str]:
                 f"class folder, such as {_text(sorted(pictures)[0])}"
             )
     if "test" in parts:
-        sizes = Counter(found.parts)
+        sizes = Counter(found.part_of)
         notes.append(
             f"{root.name}/{parts['test']} is the test split; {parts['validation']} is dealt out "
             "to validation and calibration"
