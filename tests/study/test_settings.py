@@ -82,7 +82,7 @@ def test_the_started_copy_wins_over_the_file_and_keeps_the_project(project: Path
 
 
 def test_an_unknown_study_names_the_known_ones(project: Path) -> None:
-    with pytest.raises(InputError, match=r"^other: no study of that name .*; known: digits, mine$"):
+    with pytest.raises(InputError, match=r"^other: no study of that name .*: digits, mine$"):
         load_study("other")
 
 
