@@ -23,7 +23,7 @@ def select_command(arguments: argparse.Namespace) -> None:
     """Choose one point of a front; register it if asked to."""
     import json
 
-    from rcopt.cli import tables
+    from rcopt.cli.choice_tables import choice_table
     from rcopt.study import choosing, packing
 
     criterion = wanted(arguments)
@@ -32,7 +32,7 @@ def select_command(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         print(json.dumps(choice.to_dict(), indent=1))
     else:
-        print(tables.choice_table(choice))
+        print(choice_table(choice, by_class=arguments.by_class))
     if arguments.register:
         registered = packing.register(study, choice, arguments.register)
         say(f"registered {registered.name} version {registered.version}")
@@ -121,6 +121,9 @@ def _loaded(arguments: argparse.Namespace) -> Any:
 def _select_options(parser: argparse.ArgumentParser) -> None:
     choice_options(parser, "what to pick by (exactly one)", required=True)
     cost_option(parser)
+    parser.add_argument(
+        "--by-class", action="store_true", help="what it does to each class, the worst first"
+    )
     parser.add_argument(
         "--register", metavar="NAME", help="make it version N of this MLflow model"
     )

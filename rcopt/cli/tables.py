@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from rcopt.core.cascade import Evaluation, OperatingPoint, StageId
 from rcopt.core.cost import COSTS, Cost
-from rcopt.core.wording import answers_at, cascade_text, duration
+from rcopt.core.wording import cascade_text, duration
 from rcopt.redaction import one_line
 from rcopt.study.repeats import Repeats, accuracy_within
 from rcopt.study.results import Results
@@ -20,7 +19,6 @@ from rcopt.study.results import Results
 if TYPE_CHECKING:
     # Both stand on torch, which tables of numbers need not load.
     from rcopt.serving.pictures import Answer
-    from rcopt.study.choice import Choice
     from rcopt.study.status import Status
     from rcopt.study.workers.slots import Worker
 
@@ -45,12 +43,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
 
 def front_table(points: Sequence[OperatingPoint]) -> str:
     """Return a front as a table for people; a cascade that is too long takes several lines."""
-    costs = _units(points[0].validation.costs) if points else []
+    costs = units(points[0].validation.costs) if points else []
     header = ["cascade (stage, threshold, next)", "val %", *costs, "test %", *costs, "exits %"]
     numbers = [
         [
-            *_split_cells(point.validation, len(costs)),
-            *_split_cells(point.test, len(costs)),
+            *split_cells(point.validation, len(costs)),
+            *split_cells(point.test, len(costs)),
             "/".join(f"{100 * rate:.0f}" for rate in point.validation.exit_rates),
         ]
         for point in points
@@ -113,11 +111,13 @@ def front_csv(points: Sequence[OperatingPoint]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _units(costs: Sequence[tuple[Cost, float]]) -> list[str]:
+def units(costs: Sequence[tuple[Cost, float]]) -> list[str]:
+    """Return the headers of columns of costs."""
     return [cost.unit for cost, _ in costs]
 
 
-def _split_cells(found: Evaluation | None, n_costs: int) -> list[str]:
+def split_cells(found: Evaluation | None, n_costs: int) -> list[str]:
+    """Return a split's accuracy and costs as cells, empty where there are none."""
     if found is None:
         return [""] * (1 + n_costs)
     return [f"{100 * found.accuracy:.2f}", *(cost.cell(value) for cost, value in found.costs)]
@@ -214,7 +214,7 @@ def status_tree(name: str, status: "Status") -> dict[str, Any]:
 
 def stage_table(results: Results) -> str:
     """Return the trained stages as a table; while a search runs, nobody looks at test."""
-    costs = _units(results.stages[0].stage.costs) if results.stages else []
+    costs = units(results.stages[0].stage.costs) if results.stages else []
     rows = [
         [
             summary.stage.name,
@@ -226,74 +226,6 @@ def stage_table(results: Results) -> str:
         for summary in results.stages
     ]
     return table(["stage", "val %", *costs, "M params", "trained in"], rows)
-
-
-def choice_table(choice: "Choice") -> str:
-    """Return a chosen configuration with its numbers and their intervals."""
-    point, reference = choice.point, choice.reference
-    thresholds: tuple[float | None, ...] = (*point.cascade.thresholds, None)
-    test_exits = point.test.exit_rates if point.test else point.validation.exit_rates
-    stages = table(
-        ["stage", "answers at confidence", "MFLOPs", "exits % val", "exits % test"],
-        [
-            [
-                stage.name,
-                answers_at(t),
-                COSTS["flops"].cell(stage.flops),
-                f"{100 * on_validation:.1f}",
-                f"{100 * on_test:.1f}",
-            ]
-            for stage, t, on_validation, on_test in zip(
-                point.cascade.stages,
-                thresholds,
-                point.validation.exit_rates,
-                test_exits,
-                strict=True,
-            )
-        ],
-    )
-    costs = _units(point.validation.costs)
-    rows = [
-        [
-            name,
-            f"{100 * evaluation.accuracy:.2f}",
-            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
-            *(_split_cells(evaluation, len(costs))[1:]),
-            f"{reference.stage.flops / evaluation.mean_flops:.2f}x fewer",
-            f"{100 * (evaluation.accuracy - alone):+.2f}",
-        ]
-        for name, evaluation, interval, alone in (
-            (
-                "validation (chosen)",
-                point.validation,
-                choice.validation,
-                reference.validation,
-            ),
-            ("test", point.test, choice.test.accuracy, reference.test),
-        )
-        if evaluation is not None
-    ]
-    numbers = table(["", "accuracy %", "95 % interval", *costs, "FLOPs", "points"], rows)
-    numbers += f"\nFLOPs and points against {reference.stage.name} alone"
-    where = "" if point.trial is None else f", trial {point.trial}"
-    parts = [
-        choice.verdict(),
-        f"{choice.study}: {cascade_text(point.cascade, short=True)}  ({point.source}{where})",
-        stages,
-        numbers,
-    ]
-    if choice.asked_drop is not None:
-        parts.append(
-            f"Asked for {-100 * choice.asked_drop:+.2f} points on validation, where a choice "
-            "looks better than it is, so that what to expect on new images is what was asked."
-        )
-    if choice.gain is not None:
-        parts.append(str(choice.gain))
-    if choice.certificate is not None:
-        parts.append(str(choice.certificate))
-    return "\n\n".join(
-        part if "\n" in part else textwrap.fill(part, min(width(), 80)) for part in parts
-    )
 
 
 def repeats_table(found: Repeats, budgets: int = 12) -> str:

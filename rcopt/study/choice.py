@@ -5,6 +5,7 @@ from typing import Any
 
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import Amount
+from rcopt.core.statistics.by_class import ClassEffect
 from rcopt.core.statistics.cascade_gain import MeanGain
 from rcopt.core.statistics.certify import Certificate, Promise
 from rcopt.core.statistics.comparison import Comparison
@@ -73,6 +74,8 @@ class Choice:
             ``max_drop`` is to be expected on new images.
         certificate: What is guaranteed; None unless asked for.
         gain: What cascading brings over all accuracies; None where it is not known.
+        by_class: What the cascade does to each class on test, the worst first.
+        classes: Names of the classes, which ``by_class`` labels index.
     """
 
     study: str
@@ -83,6 +86,8 @@ class Choice:
     asked_drop: float | None = None
     certificate: Certificate | None = None
     gain: MeanGain | None = None
+    by_class: tuple[ClassEffect, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def verdict(self) -> str:
         """Return what the choice saves and costs on test, with its intervals, as a sentence."""
@@ -104,6 +109,18 @@ class Choice:
             f"{self.test.n_images} images."
         )
 
+    def harm(self) -> str:
+        """Return which classes are answered worse than by the reference beyond doubt, if any."""
+        harmed = [
+            f"{self.classes[one.label]} ({_points(one.change.estimate)} points, "
+            f"{one.n_images} images)"
+            for one in self.by_class
+            if one.harmed
+        ]
+        if not harmed:
+            return ""
+        return f"Classes that lose by it beyond doubt: {', '.join(harmed)}."
+
     def to_dict(self) -> dict[str, Any]:
         """Return the choice as JSON."""
         tree = self.point.to_dict()
@@ -120,6 +137,19 @@ class Choice:
             "validation": self.reference.validation,
             "test": self.reference.test,
         }
+        tree["classes"] = [
+            {
+                "class": self.classes[one.label],
+                "n_images": one.n_images,
+                "accuracy": one.accuracy,
+                "lost": one.lost,
+                "gained": one.gained,
+                "accuracy_change": one.change.estimate,
+                "accuracy_change_interval": _ends(one.change),
+                "exit_rates": list(one.exit_rates),
+            }
+            for one in self.by_class
+        ]
         if self.gain is not None:
             tree["cascade_gain"] = self.gain.to_dict()
         if self.asked_drop is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.outcomes import cascade_outcomes, with_test
+from rcopt.core.statistics.by_class import class_effects
 from rcopt.core.statistics.certify import Certificate, certify
 from rcopt.core.statistics.comparison import compare
 from rcopt.core.statistics.expectation import expected_drops
@@ -81,6 +82,8 @@ def select(
         asked_drop=asked,
         certificate=certificate,
         gain=results.gain if front is None else None,
+        by_class=class_effects(point.cascade, reference.stage, stages, "test", rule),
+        classes=results.classes,
     )
 
 

@@ -27,7 +27,7 @@ def register(
     Raises:
         InputError: If its weights are not stored (``source = "predictions"``) or damaged.
     """
-    _check_weights(study)
+    check_weights(study)
     settings = study.settings
     tracker = study.open_tracker()
     run = tracker.study_of(study.name, settings.stages.resolutions)
@@ -52,7 +52,7 @@ def opened(study: Study, choice: Choice, *, device: str = "cpu") -> LoadedCascad
     Raises:
         InputError: As `register`.
     """
-    _check_weights(study)
+    check_weights(study)
     tracker = study.open_tracker()
     package, weights = _packed(study, choice.point, tracker)
     with TemporaryDirectory(prefix="rcopt-") as made:
@@ -61,7 +61,12 @@ def opened(study: Study, choice: Choice, *, device: str = "cpu") -> LoadedCascad
         return open_cascade(folder, device)
 
 
-def _check_weights(study: Study) -> None:
+def check_weights(study: Study) -> None:
+    """Refuse a study whose stages are stored predictions alone.
+
+    Raises:
+        InputError: Saying so.
+    """
     if study.settings.data.source == "predictions":
         raise InputError(
             f"{study.name}: its stages come from stored predictions, without weights, so there "

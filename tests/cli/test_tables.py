@@ -2,7 +2,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -57,6 +57,14 @@ def points(draw: st.DrawFn) -> OperatingPoint:
     levels = st.sampled_from([0.0, 0.5, 0.999999, 1.0, NEVER])
     thresholds = draw(st.lists(levels, min_size=len(names) - 1, max_size=len(names) - 1))
     return make_point(names, exits, thresholds, tested=draw(st.booleans()))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_terminal() -> Iterator[None]:
+    """pytest-xdist tells its workers the width of the terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
 
 
 @pytest.mark.parametrize("columns", [80, 100, 250])
