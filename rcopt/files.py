@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +79,18 @@ def odd_in_url(path: str) -> str:
     """
     found = re.search(r"[?]|%[0-9A-Fa-f]{2}", path)
     return found[0] if found else ""
+
+
+def file_name(name: str) -> str:
+    """Return a name as a file can have it: what file systems refuse, such as ``/``, as ``%2F``.
+
+    Example:
+        >>> file_name("timm/resnet18@32")
+        'timm%2Fresnet18@32'
+    """
+    return quote(name, safe="@ +,=()")
+
+
+def named_by(file_name: str) -> str:
+    """Return the name that `file_name` made a file's name of."""
+    return unquote(file_name)

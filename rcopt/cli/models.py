@@ -24,6 +24,7 @@ def select_command(arguments: argparse.Namespace) -> None:
     import json
 
     from rcopt.cli.choice_tables import choice_table
+    from rcopt.models.families.own import VARIABLE as OWN_BACKBONES
     from rcopt.study import choosing, packing
 
     criterion = wanted(arguments)
@@ -36,9 +37,12 @@ def select_command(arguments: argparse.Namespace) -> None:
     if arguments.register:
         registered = packing.register(study, choice, arguments.register)
         say(f"registered {registered.name} version {registered.version}")
+        # Stored models never run somebody's own code by themselves: whoever serves one says so.
+        own = sorted({s.backbone for s in choice.point.cascade.stages if ":" in s.backbone})
+        allowed = f"{OWN_BACKBONES}={','.join(own)} " if own else ""
         suggest(
-            f"rcopt predict {registered.name} IMAGE...",
-            f"mlflow models serve -m {registered.uri} --env-manager local",
+            f"{allowed}rcopt predict {registered.name} IMAGE...",
+            f"{allowed}mlflow models serve -m {registered.uri} --env-manager local",
         )
     elif arguments.format == "table":
         say("\nnext: the same command with --register NAME makes it an MLflow model")

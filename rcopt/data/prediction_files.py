@@ -19,8 +19,9 @@ from rcopt.files import tensors_digest, write_whole
 
 FORMAT = "rcopt-stage-1"
 
-#: A stage's file is named after its backbone, so that must not lead to another folder.
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
+#: Also ``timm/NAME`` and ``module:function``, but no path that leads upwards.
+_PART = "[A-Za-z0-9_][A-Za-z0-9._+-]*"
+_NAME = rf"^{_PART}([/:]{_PART})*$"
 
 
 def save_stage(path: Path, trained: TrainedStage) -> None:
@@ -57,7 +58,7 @@ class _Header(BaseModel):
     """What a stage's file says besides its numbers; whatever else it says is left alone."""
 
     resolution: int
-    backbone: Annotated[str, Field(pattern=_NAME)]
+    backbone: Annotated[str, Field(pattern=_NAME, max_length=150)]
     flops: float
     macs: int
     parameters: int

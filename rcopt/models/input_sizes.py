@@ -20,12 +20,13 @@ def check_input_size(name: str, n_classes: int, resolution: int) -> None:
     problem = _problem(backbone, n_classes, resolution)
     if problem is None:
         return
-    taken = [str(r) for r in _SIZES if _problem(backbone, n_classes, r) is None]
-    hint = (
-        f"of {', '.join(map(str, _SIZES))} it takes {', '.join(taken)}"
-        if taken
-        else ("nor any other of the usual sizes")
-    )
+    taken = [side for side in _SIZES if _problem(backbone, n_classes, side) is None]
+    if len(taken) == len(_SIZES):
+        hint = f"it takes all usual sizes from {taken[0]} to {taken[-1]}"
+    elif taken:
+        hint = f"of {', '.join(map(str, _SIZES))} it takes {', '.join(map(str, taken))}"
+    else:
+        hint = "nor any other of the usual sizes"
     raise InputError(f"{name} cannot take images of {resolution} pixels ({problem}); {hint}")
 
 

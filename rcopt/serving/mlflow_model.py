@@ -13,7 +13,7 @@ _REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy", "pillow", "safetenso
 
 
 def save_mlflow_model(
-    target: Path, cascade: Path, example: str, *, model_id: str, run_id: str
+    target: Path, cascade: Path, example: str, *, model_id: str, run_id: str, timm: bool = False
 ) -> None:
     """Write an MLflow model made from code, with a cascade's folder as its artifact.
 
@@ -23,6 +23,7 @@ def save_mlflow_model(
         example: A picture in base64, the input example.
         model_id: MLflow's logged model that it becomes.
         run_id: The cascade's run.
+        timm: Whether timm is needed to build its networks.
     """
     with warnings.catch_warnings():
         # MLflow's own imports warn about each other; no user can act on it.
@@ -52,7 +53,7 @@ def save_mlflow_model(
             artifacts={"cascade": str(cascade)},
             signature=signature,
             input_example=pd.DataFrame({"image": [example]}),
-            pip_requirements=_requirements(),
+            pip_requirements=_requirements(*_REQUIREMENTS, *["timm"] * timm),
             mlflow_model=model,
         )
         # MLflow notes where it took the files from; that is nobody's business.
@@ -71,6 +72,6 @@ def example_picture(side: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _requirements() -> list[str]:
+def _requirements(*names: str) -> list[str]:
     # The local part of a version, such as +cpu, names a build that other machines cannot have.
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]

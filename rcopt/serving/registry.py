@@ -174,7 +174,12 @@ def _log(
     model_id = str(model.model_id)
     try:
         save_mlflow_model(
-            folder.parent / "model", folder, example, model_id=model_id, run_id=str(point.run_id)
+            folder.parent / "model",
+            folder,
+            example,
+            model_id=model_id,
+            run_id=str(point.run_id),
+            timm=any(stage.backbone.startswith("timm/") for stage in point.cascade.stages),
         )
         client.log_model_artifacts(model_id, str(folder.parent / "model"))
     except BaseException:

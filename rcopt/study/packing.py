@@ -16,6 +16,7 @@ from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, sa
 from rcopt.study.choice import Choice
 from rcopt.study.file import Study
 from rcopt.study.results_file import load_results
+from rcopt.study.stages.candidates import allow_own
 from rcopt.study.stages.lookup import trained_stages
 
 
@@ -78,6 +79,7 @@ def _packed(
     study: Study, point: OperatingPoint, tracker: tracking.Tracker
 ) -> tuple[CascadePackage, dict[Stage, Path]]:
     settings = study.settings
+    allow_own(study)
     rule = study.answer_rule
     used = {
         trained.stage: trained

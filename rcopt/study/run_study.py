@@ -13,6 +13,7 @@ from rcopt.study.results_file import load_results
 from rcopt.study.runner import Runner
 from rcopt.study.session import StudySession
 from rcopt.study.settings import identity
+from rcopt.study.stages.candidates import own_versions
 from rcopt.study.stages.opening import open_stages
 from rcopt.study.stages.times import fixed
 from rcopt.study.trials import Trials
@@ -60,7 +61,8 @@ def run(
             )
         tracker = study.open_tracker(warn=progress.note)
         provider = open_stages(study, tracker, progress, claims=claims, retry=retry)
-        shared = {**identity(settings), "data.digest": provider.data.digest}
+        versions = {} if settings.data.source == "predictions" else own_versions(study)
+        shared = {**identity(settings), **versions, "data.digest": provider.data.digest}
         trials_of = Trials(study.storage, study.name, study.folder, shared, settings.search.cost)
         with closing(trials_of) as stored:
             times = fixed(study, provider, stored, progress)

@@ -18,6 +18,8 @@ from torch import nn
 from rcopt.errors import InputError
 from rcopt.models.families.base import Backbone, Family, float_head
 
+#: Names of files and of claims, which a stage's name is part of, are not longer than about 250.
+_LONGEST = 150
 VARIABLE = "RCOPT_OWN_BACKBONES"
 _allowed: set[str] = set()
 
@@ -41,7 +43,8 @@ def _parse(name: str) -> Backbone | None:
 
 
 def _spelled(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+    found = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name, re.ASCII)
+    return found is not None and len(name) <= _LONGEST
 
 
 def _imported(name: str) -> Callable[[int], object]:

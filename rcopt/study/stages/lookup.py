@@ -7,6 +7,7 @@ from rcopt import tracking
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import save_stage
 from rcopt.errors import InputError
+from rcopt.files import file_name
 from rcopt.study.file import Study
 from rcopt.study.results_file import load_results
 from rcopt.study.stages.recorded import read_predictions
@@ -48,7 +49,7 @@ def export_predictions(study: Study, folder: Path) -> list[Path]:
     for trained in trained_stages(study, tracker):
         held_out = dict(trained.predictions)
         held_out.pop("train", None)
-        path = folder / f"{trained.stage.name}.safetensors"
+        path = folder / f"{file_name(trained.stage.name)}.safetensors"
         save_stage(path, replace(trained, predictions=held_out))
         written.append(path)
     return written

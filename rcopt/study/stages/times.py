@@ -18,6 +18,7 @@ from rcopt.models.devices import known_device
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.stages.base import StageProvider
+from rcopt.study.stages.candidates import allow_own
 from rcopt.study.stored_json import DamagedError, parse_json, read_json
 from rcopt.study.trials import Trials
 
@@ -200,6 +201,7 @@ def stage_times(
         found = known[conditions]
         if all(stage.name in found.amounts for stage in stages):
             return found
+    allow_own(study)
     times = _measure(stages, cost, conditions, device, progress)
     _save(path, cost, [*(old for old in known.values() if old.conditions != conditions), times])
     return times
@@ -237,18 +239,23 @@ def _measure(
     from torch import nn
 
     from rcopt.models.backbones import build
+    from rcopt.models.families import parse
     from rcopt.serving.timing import stage_costs
 
-    untrained: dict[str, nn.Module] = {}
+    # Networks that do not depend on the size are shared: a table of stages may be long.
+    made: dict[tuple[str, int], nn.Module] = {}
+    untrained: dict[Stage, nn.Module] = {}
     for stage in stages:
-        if stage.backbone not in untrained:
-            try:
-                untrained[stage.backbone] = build(stage.backbone, conditions.classes).eval()
-            except InputError as error:
-                raise InputError(
-                    f"{stage.name} cannot be timed: {error}; rcopt builds its backbone by name, "
-                    "so stored predictions of other networks have FLOPs as their only cost"
-                ) from error
+        try:
+            key = stage.backbone, 0 if parse(stage.backbone).bare else stage.resolution
+            if key not in made:
+                made[key] = build(stage.backbone, conditions.classes, stage.resolution).eval()
+        except InputError as error:
+            raise InputError(
+                f"{stage.name} cannot be timed: {error}; rcopt builds its backbone by name, "
+                "so stored predictions of other networks have FLOPs as their only cost"
+            ) from error
+        untrained[stage] = made[key]
     side = conditions.base_side
     noise = torch.Generator().manual_seed(0)
     base = torch.randint(0, 256, (16, side, side, 3), dtype=torch.uint8, generator=noise)
@@ -258,7 +265,7 @@ def _measure(
     if meter is None:
         raise ValueError(f"cost must have a meter to be measured, {cost!r} has none")
     spent = stage_costs(
-        {stage: untrained[stage.backbone] for stage in stages},
+        untrained,
         base,
         batch_size=conditions.batch_size,
         passes=calls,

@@ -65,7 +65,8 @@ def content_key(context: TrainingContext, resolution: int, backbone: str) -> str
     from rcopt.models.families import parse
 
     settings = context.study.settings
-    name = parse(backbone).name
+    parsed = parse(backbone)
+    name = parsed.name
     return digest(
         {
             "version": KEY_VERSION,
@@ -73,6 +74,7 @@ def content_key(context: TrainingContext, resolution: int, backbone: str) -> str
             "splits": context.dataset.split_digest,
             "resolution": resolution,
             "backbone": name,
+            **({"backbone_version": parsed.version} if parsed.version else {}),
             "recipe": settings.training.recipe(f"{name}@{resolution}").identity(),
             "weights": weights_identity(context.study),
             "seed": settings.seed,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +20,7 @@ from rcopt.progress import Progress
 from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
+from rcopt.study.stages.candidates import candidates, check_sizes
 from rcopt.study.stages.train_once import (
     TrainingContext,
     claim_name,
@@ -49,24 +49,13 @@ class TrainableStages:
         claims: Claims,
         retry: RetryPolicy,
     ) -> None:
-        from rcopt.models.families import parse
-
         settings = study.settings
-        table: dict[int, tuple[str, ...]] = {}
-        for resolution, names in settings.stages.table().items():
-            try:
-                table[resolution] = tuple(parse(name).name for name in names)
-            except InputError as error:
-                raise InputError(f"{study.file.name}: stages.backbones: {error}") from error
-        every = [f"{name}@{resolution}" for resolution in table for name in table[resolution]]
-        for pattern in settings.training.override:
-            if not any(fnmatchcase(name, pattern) for name in every):
-                raise InputError(
-                    f"{study.file.name}: training.override: {pattern!r} matches none of the "
-                    f"stages, which are {', '.join(every)}"
-                )
+        table = candidates(study)
         self._device = known_device("training.device", settings.training.device)
         weights_identity(study)
+        counted = {name.rpartition("/")[0] for name in known_macs(study)}
+        every = [StageId(r, name) for r, names in table.items() for name in names]
+        check_sizes(study, [key for key in every if key.name not in counted])
         dataset = open_dataset(study, progress)
         self._context = TrainingContext(
             study=study,

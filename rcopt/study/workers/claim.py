@@ -39,7 +39,7 @@ class Claims(Protocol):
         """Hold a key inside the block, if nobody else holds it.
 
         Args:
-            key: Letters, digits and ``. _ @ -``, at most 200 of them, no dot in front.
+            key: Letters, digits and ``. _ @ : / -``, at most 200 of them, no dot in front.
 
         Returns:
             A context manager that yields None if somebody else holds the key, and otherwise a
@@ -60,9 +60,9 @@ class Claims(Protocol):
 
 def check_name(argument: str, value: str) -> str:
     """Return a key that every kind of claim can hold, or raise ValueError."""
-    if not re.fullmatch(r"[A-Za-z0-9_@-][A-Za-z0-9._@-]{0,199}", value):
+    if not re.fullmatch(r"[A-Za-z0-9_@-][A-Za-z0-9._@:/-]{0,199}", value):
         raise ValueError(
-            f"{argument} must be at most 200 letters, digits and . _ @ -, with no dot in front, "
+            f"{argument} must be at most 200 letters, digits and . _ @ : / -, with no dot first, "
             f"got {value!r}"
         )
     return value

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rcopt.errors import WorkError
+from rcopt.files import file_name, named_by
 from rcopt.processes import this_process
 from rcopt.study.workers.claim import Alive, ClaimLost, Claims, Holder, check_name
 from rcopt.study.workers.leases import LeaseClaims
@@ -57,7 +58,7 @@ def shared_lock(storage: str, folder: Path, name: str, timeout: float = 300.0) -
     """
     check_name("name", name)
     if not is_postgres(storage):
-        with _file_lock(folder, f"{name}.lock", timeout):
+        with _file_lock(folder, f"{file_name(name)}.lock", timeout):
             yield
         return
     try:
@@ -83,8 +84,9 @@ class FileClaims:
     @contextmanager
     def claim(self, key: str) -> Iterator[Alive | None]:
         """Hold a key inside the block; see `Claims.claim`."""
-        path = self._folder / f"{check_name('key', key)}.lock"
-        note = path.with_name(f"{key}.owner")
+        name = file_name(check_name("key", key))
+        path = self._folder / f"{name}.lock"
+        note = path.with_name(f"{name}.owner")
         lock = FileLock(path, thread_local=False)
         with self._gate(), _os_errors(self._folder), ExitStack() as undo:
             won = _try_lock(lock)
@@ -114,7 +116,7 @@ class FileClaims:
             return []
         holders = []
         with self._gate(), _os_errors(self._folder):
-            for note in sorted(self._folder.glob("*.owner")):
+            for note in self._folder.glob("*.owner"):
                 lock = FileLock(note.with_name(f"{note.stem}.lock"))
                 if _try_lock(lock):
                     try:
@@ -125,8 +127,8 @@ class FileClaims:
                 # It may be released at any moment, gate or not.
                 with suppress(FileNotFoundError):
                     since = datetime.fromtimestamp(note.stat().st_mtime, UTC)
-                    holders.append(Holder(note.stem, note.read_text(), since))
-        return holders
+                    holders.append(Holder(named_by(note.stem), note.read_text(), since))
+        return sorted(holders, key=lambda holder: holder.key)
 
     def _gate(self) -> AbstractContextManager[None]:
         # Asking whether a lock is held means taking it for a moment. Behind the gate nobody
