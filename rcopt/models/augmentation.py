@@ -1,4 +1,4 @@
-"""Random resized crops and flips of a whole epoch, drawn at once and cut batch by batch.
+"""Random crops and flips of a whole epoch, drawn at once and cut batch by batch.
 
 Two cutters give the same pictures (to one grey level): on the CPU torch's integer kernel, crop
 by crop, which takes some 30 microseconds each; elsewhere two batched matrix products with the
@@ -24,7 +24,8 @@ class Crops:
     """A crop for each of N images.
 
     Attributes:
-        boxes: (N, 4) int64: top, left, height, width in pixels of the base image.
+        boxes: (N, 4) int64: top, left, height, width in pixels of the base image, which goes on
+            beyond its edges as its reflection.
         flips: (N,) bool, mirrored left to right.
     """
 
@@ -59,6 +60,25 @@ def draw_crops(
     return Crops(np.concatenate([corners, sides], axis=1), flips)
 
 
+def draw_plain_crops(
+    rng: np.random.Generator, n: int, side: int, *, share: float, shift: float, flip: bool
+) -> Crops:
+    """Draw squares of one size, at places that are equally likely.
+
+    Args:
+        rng: Source of randomness.
+        n: Number of images.
+        side: Side of the base images.
+        share: Side of the squares, as a share of ``side``.
+        shift: Share of ``side`` by which they may reach over the edge, at most 1/2.
+        flip: Whether half of the crops are mirrored.
+    """
+    length, over = max(1, round(share * side)), round(shift * side)
+    corners = rng.integers(-over, side - length + over + 1, (n, 2))
+    flips = rng.random(n) < 0.5 if flip else np.zeros(n, dtype=np.bool_)
+    return Crops(np.concatenate([corners, np.full((n, 2), length)], axis=1), flips)
+
+
 def cut(
     base: NDArray[np.uint8],
     images: NDArray[np.int64],
@@ -84,7 +104,11 @@ def cut(
         zip(images.tolist(), crops.boxes.tolist(), crops.flips.tolist(), strict=True)
     ):
         top, left, height, width = box
-        crop = np.array(base[image, top : top + height, left : left + width])
+        if min(top, left) >= 0 and max(top + height, left + width) <= base.shape[1]:
+            crop = np.array(base[image, top : top + height, left : left + width])
+        else:
+            rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+            crop = base[image][np.ix_(*(_reflected(i, base.shape[1]) for i in (rows, columns)))]
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
         if (height, width) != size:
             pixels = functional.interpolate(pixels, size, mode=interpolation, antialias=True)
@@ -100,6 +124,8 @@ def cut_batched(
     flips: Tensor,
     resolution: int,
     interpolation: Interpolation = "bilinear",
+    *,
+    over: int = 0,
 ) -> Tensor:
     """Cut crops with batched matrix products, on any device.
 
@@ -109,10 +135,16 @@ def cut_batched(
         flips: (B,) bool.
         resolution: Side of the result.
         interpolation: Filter, antialiased.
+        over: By how many pixels boxes may reach over an edge, at most.
 
     Returns:
         (B, 3, resolution, resolution) whole grey levels 0..255, float16 on CUDA, else float32.
     """
+    if over:
+        around = np.arange(-over, pixels.shape[1] + over)
+        places = torch.from_numpy(_reflected(around, pixels.shape[1])).to(pixels.device)
+        pixels = pixels[:, places][:, :, places]
+        boxes = torch.cat([boxes[:, :2] + over, boxes[:, 2:]], dim=1)
     n, side = pixels.shape[:2]
     # float16 holds grey levels to 1/8 and weights to 2^-11; the products sum in float32.
     kind = torch.float16 if pixels.is_cuda else torch.float32
@@ -128,6 +160,12 @@ def cut_batched(
     rows = mixed.view(n, resolution, side, 3).transpose(1, 2).reshape(n, side, resolution * 3)
     mixed = torch.bmm(down, rows).round().clamp(0, 255)
     return mixed.view(n, resolution, resolution, 3).permute(0, 3, 1, 2)
+
+
+def _reflected(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Return which pixel of a row of ``side`` stands at places on and around it."""
+    inside: NDArray[np.int64] = (side - 1) - np.abs((side - 1) - np.abs(places))
+    return inside
 
 
 def _triangle(distance: Tensor) -> Tensor:

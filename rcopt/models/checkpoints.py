@@ -10,13 +10,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rcopt.files import tensors_digest
+from rcopt.models.averaging import MovingAverage
+
+_AVERAGE = "average."
 
 #: SGD's momentum has its own prefix; what other optimizers keep is ``optimizer.KEY.NAME``.
 _PREFIXES = {"momentum_buffer": "momentum."}
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, epoch: int, belongs_to: str
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    belongs_to: str,
+    average: MovingAverage | None = None,
 ) -> None:
     """Write the state after an epoch, beside and then renamed.
 
@@ -26,18 +35,26 @@ def save_checkpoint(
         optimizer: Its state is kept.
         epoch: Number of finished epochs.
         belongs_to: What the training is of; `load_checkpoint` takes no other one's state.
+        average: Of the weights, if one is kept.
     """
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 state[_prefix(key) + name] = value
+    if average is not None:
+        state |= {_AVERAGE + name: tensor for name, tensor in average.state.items()}
     metadata = {"epoch": str(epoch), "belongs_to": belongs_to}
     write_tensors(path, state, metadata | {"sha256": _digest(state, metadata)})
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, belongs_to: str
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    belongs_to: str,
+    average: MovingAverage | None = None,
 ) -> int:
     """Put a state back, if there is a sound one.
 
@@ -60,7 +77,7 @@ def load_checkpoint(
         stated = metadata.pop("sha256")
         if _digest(tensors, metadata) != stated:
             raise ValueError("its sha256 is another")
-        _restore(model, optimizer, tensors)
+        _restore(model, optimizer, average, tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         aside = path.with_name(path.name + ".damaged")
         path.replace(aside)
@@ -101,11 +118,16 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    tensors: dict[str, Tensor],
 ) -> None:
-    own = model.state_dict()
+    own = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        own |= {_AVERAGE + name: tensor for name, tensor in average.state.items()}
     parameters = dict(model.named_parameters())
-    expected = {f"model.{name}": tensor.shape for name, tensor in own.items()}
+    expected = {name: tensor.shape for name, tensor in own.items()}
     found = {name: tensor.shape for name, tensor in tensors.items() if name in expected}
     state: dict[str, dict[str, Tensor]] = {}
     for name in tensors.keys() - expected.keys():
@@ -122,10 +144,10 @@ def _restore(
         raise ValueError("of another model")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(tensors[f"model.{name}"])
+            tensor.copy_(tensors[name])
     for name, values in state.items():
         for key, value in values.items():
-            like = parameters[name] if value.ndim else value
+            like = parameters[name] if value.ndim else value.to(parameters[name].device)
             restored = torch.empty_like(like).copy_(value).detach()
             optimizer.state[parameters[name]][key] = restored
 

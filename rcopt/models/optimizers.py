@@ -73,21 +73,41 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = []
+    if recipe.head_lr != 1:
+        head = set(_head(model).parameters())
+        groups += _decayed([p for p in trained if p in head], recipe, recipe.lr * recipe.head_lr)
+        trained = [p for p in trained if p not in head]
     if recipe.optimizer == "muon":
         filters = [p for p in trained if p.ndim == 4]
         trained = [p for p in trained if p.ndim != 4]
         groups.append({"params": filters, "peak": recipe.filter_lr})
-    decayed = [p for p in trained if p.ndim > 1]
-    free = [p for p in trained if p.ndim <= 1]
-    groups += [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "peak": recipe.lr},
-        {"params": free, "weight_decay": 0.0, "peak": recipe.lr},
-    ]
+    groups += _decayed(trained, recipe, recipe.lr)
     if recipe.optimizer == "muon":
         return Muon(groups, recipe.lr, recipe.momentum)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
     return torch.optim.SGD(
         groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True
     )
+
+
+def _decayed(parameters: list[nn.Parameter], recipe: Recipe, peak: float) -> list[dict[str, Any]]:
+    """Return two groups: weights that decay, and norms and biases, which do not."""
+    decayed = [p for p in parameters if p.ndim > 1]
+    free = [p for p in parameters if p.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay, "peak": peak},
+        {"params": free, "weight_decay": 0.0, "peak": peak},
+    ]
+
+
+def _head(model: nn.Module) -> nn.Module:
+    """Return the layer that answers: the last linear one, or else the last convolution."""
+    for kind in (nn.Linear, nn.Conv2d):
+        layers = [layer for layer in model.modules() if isinstance(layer, kind)]
+        if layers:
+            return layers[-1]
+    return model
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, done: float) -> None:

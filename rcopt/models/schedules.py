@@ -25,9 +25,14 @@ def learning_rate(recipe: Recipe, done: float, highest: float) -> float:
 
 
 def side(recipe: Recipe, epoch: int, resolution: int) -> int:
-    """Return the side of an epoch's images: a multiple of 8, or the resolution itself."""
+    """Return the side of an epoch's whole images: a multiple of 8, or the resolution itself."""
     done = (epoch + 1) / (_GROWTH * recipe.epochs)
     if done >= 1 or recipe.progressive == 1:
         return resolution
     share = recipe.progressive + (1 - recipe.progressive) * done
     return min(resolution, max(8, 8 * round(share * resolution / 8)))
+
+
+def crop_side(recipe: Recipe, side: int) -> int:
+    """Return the side of the crops of an epoch's images, of which the whole has ``side``."""
+    return side if recipe.crop == "resized" else max(1, round(recipe.crop_side * side))

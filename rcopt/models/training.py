@@ -15,14 +15,16 @@ from torch.nn import functional
 
 from rcopt.data.dataset import Dataset
 from rcopt.errors import WorkError
+from rcopt.models.averaging import make_average
 from rcopt.models.backbones import preprocessing_of
 from rcopt.models.batches import Batches
 from rcopt.models.checkpoints import load_checkpoint, save_checkpoint
 from rcopt.models.devices import out_of_memory
+from rcopt.models.mixing import make_mixing
 from rcopt.models.optimizers import make_optimizer, set_rates
 from rcopt.models.precision import NumberFormat, autocast, resolve_precision
 from rcopt.models.recipe import Recipe
-from rcopt.models.schedules import learning_rate, side
+from rcopt.models.schedules import crop_side, learning_rate, side
 
 
 @dataclass(frozen=True)
@@ -119,26 +121,40 @@ def _train(
     checkpoint: Path | None,
 ) -> Iterator[EpochRecord]:
     model.to(device)
+    norms = _norms(model) if recipe.frozen_norms else []
+    for norm in norms:
+        norm.requires_grad_(False)
     batches = Batches(dataset, recipe, device, preprocessing_of(model))
+    _fit_images(model, batches, seed, side(recipe, 0, resolution))
+    mix = make_mixing(recipe, len(dataset.classes))
     optimizer = make_optimizer(model, recipe)
-    last_format = resolve_precision(recipe.precision, model, device, training_side=resolution)
+    average = make_average(model, recipe)
+    last_side = crop_side(recipe, resolution)
+    last_format = resolve_precision(recipe.precision, model, device, training_side=last_side)
     belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))
     first, parts = 0, 1
     if checkpoint is not None:
-        first = load_checkpoint(checkpoint, model, optimizer, belongs_to=belongs_to)
-    if first == 0:
-        _fit_images(model, batches, seed, side(recipe, 0, resolution))
+        first = load_checkpoint(
+            checkpoint, model, optimizer, belongs_to=belongs_to, average=average
+        )
     for epoch in range(first, recipe.epochs):
         began = time.perf_counter()
         now = side(recipe, epoch, resolution)
-        number_format = resolve_precision(recipe.precision, model, device, training_side=now)
+        number_format = resolve_precision(
+            recipe.precision, model, device, training_side=crop_side(recipe, now)
+        )
         model.train()
+        for norm in norms:
+            norm.eval()
         loss_sum = torch.zeros((), device=device)
         right = torch.zeros((), device=device, dtype=torch.int64)
         with _own_random_state(device, seed, epoch):
             for step, (inputs, labels) in enumerate(batches.epoch(seed, epoch, now)):
-                done = (epoch * batches.steps + step + 0.5) / (recipe.epochs * batches.steps)
+                steps = epoch * batches.steps + step
+                done = (steps + 0.5) / (recipe.epochs * batches.steps)
                 set_rates(optimizer, recipe, done)
+                if mix is not None:
+                    inputs, labels = mix(inputs, labels)
                 while True:
                     optimizer.zero_grad(set_to_none=True)
                     try:
@@ -149,13 +165,22 @@ def _train(
                     except RuntimeError as error:
                         parts = _more_parts(error, parts, len(inputs), device)
                 optimizer.step()
+                if average is not None:
+                    average.update(steps)
                 loss_sum += loss
                 right += hits
         loss_mean = loss_sum.item() / batches.steps
         if not math.isfinite(loss_mean):
             raise TrainingDiverged(epoch + 1, loss_mean)
         if checkpoint is not None:
-            save_checkpoint(checkpoint, model, optimizer, epoch=epoch + 1, belongs_to=belongs_to)
+            save_checkpoint(
+                checkpoint,
+                model,
+                optimizer,
+                epoch=epoch + 1,
+                belongs_to=belongs_to,
+                average=average,
+            )
         seconds = time.perf_counter() - began
         seen = batches.steps * batches.size
         yield EpochRecord(
@@ -168,7 +193,14 @@ def _train(
             images_per_second=seen / seconds,
             parts=parts,
         )
+    if average is not None:
+        average.put()
     model.eval()
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return [layer for layer in model.modules() if isinstance(layer, kinds)]
 
 
 def _fit_images(model: nn.Module, batches: Batches, seed: int, side: int) -> None:
@@ -195,6 +227,7 @@ def _gradients(
         with autocast(inputs.device, number_format):
             logits = model(some)
         loss = functional.cross_entropy(logits.float(), answers, label_smoothing=label_smoothing)
+        answers = answers if answers.ndim == 1 else answers.argmax(dim=1)
         loss = loss * (len(some) / len(inputs))
         loss.backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.detach()

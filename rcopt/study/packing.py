@@ -96,7 +96,7 @@ def _packed(
         base_side=study.base_side,
         data_digest=first.details["data_digest"],
         split_digest=first.details["split_digest"],
-        precision=settings.training.recipe().precision,
+        precision=settings.training.recipe_of().precision,
         levels=_levels(first),
     )
     weights = {}

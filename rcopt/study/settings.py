@@ -16,6 +16,7 @@ from pydantic import (
 from rcopt.core.confidences import Confidence
 from rcopt.core.cost import COSTS, CostName
 from rcopt.data.settings import DataSettings, Location, Resolution
+from rcopt.models.named_recipes import RECIPES, RecipeName, start
 from rcopt.models.recipe import Recipe, recipe_types
 from rcopt.redaction import has_login, has_password
 
@@ -69,13 +70,24 @@ class StageSettings(_Section):
         return dict.fromkeys(self.resolutions, self.backbones)
 
 
+_START = Field(
+    default=None,
+    description="What to start from, in an override instead of this table's settings. "
+    + "; ".join(f"``{name}``: {recipe.what_for}" for name, recipe in RECIPES.items()),
+)
+
 if TYPE_CHECKING:
-    RecipeChanges = _Section
+
+    class RecipeChanges(_Section):
+        """For type checkers, what others look at of the class below."""
+
+        recipe: RecipeName | None = None
 else:
-    # Any part of a recipe; what is not given stays as it is.
+    # Any part of a recipe, or another one to start from; what is not given stays as it is.
     RecipeChanges = create_model(
         "RecipeChanges",
         __base__=_Section,
+        recipe=(RecipeName | None, _START),
         **{name: (kind | None, None) for name, kind in recipe_types().items()},
     )
 
@@ -100,15 +112,17 @@ class TrainingSettings(RecipeChanges):
     any text, as in ``"mobilenet_v2*"`` and ``"*@32"``. Of two that match, the later one in the
     file wins where they differ."""
 
-    def recipe(self, stage: str | None = None) -> Recipe:
+    def recipe_of(self, stage: str | None = None) -> Recipe:
         """Return how a stage is trained.
 
         Args:
             stage: Its name, such as ``resnet18@32``; None for what no override changes.
         """
-        given = _given(self)
+        given = {**start(self.recipe, self.weights), **_given(self)}
         for pattern, changes in self.override.items():
             if stage is not None and fnmatchcase(stage, pattern):
+                if changes.recipe is not None:
+                    given = dict(RECIPES[changes.recipe].settings)
                 given |= _given(changes)
         return Recipe(**given)
 
@@ -240,7 +254,7 @@ def identity(settings: StudySettings) -> dict[str, Any]:
     """
     tree = settings.model_dump(mode="json")
     tree["training"] = {
-        **settings.training.recipe().identity(),
+        **settings.training.recipe_of().identity(),
         "weights": settings.training.weights,
         "override": settings.training.model_dump(exclude_none=True)["override"],
     }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rcopt.data.preprocessing import Interpolation
-from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops
+from rcopt.models.augmentation import Crops, cut, cut_batched, draw_crops, draw_plain_crops
 
 
 def smooth_images(rng: np.random.Generator, n: int, side: int) -> NDArray[np.uint8]:
@@ -82,3 +82,50 @@ def test_crops_stay_inside_and_have_the_area_and_ratio_asked_for(min_area: float
 def test_no_flips_where_none_are_wanted() -> None:
     rng = np.random.default_rng(0)
     assert not draw_crops(rng, 100, 32, min_area=0.5, flip=False).flips.any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.floats(0.1, 1),
+    shift=st.floats(0, 0.5),
+    resolution=st.integers(1, 40),
+)
+def test_plain_crops_are_cut_alike_by_both_ways_and_from_the_reflected_image(
+    seed: int, share: float, shift: float, resolution: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    base, over = smooth_images(rng, 5, 24), round(shift * 24)
+    crops = draw_plain_crops(rng, 5, 24, share=share, shift=shift, flip=True)
+    one_by_one = cut(base, np.arange(5), crops, resolution)
+    batched = cut_batched(
+        torch.from_numpy(base),
+        torch.from_numpy(crops.boxes),
+        torch.from_numpy(crops.flips),
+        resolution,
+        over=over,
+    )
+    assert (one_by_one.float() - batched).abs().max() <= 1, f"seed {seed}"
+    # numpy's own reflection, cut without any resizing
+    around = np.pad(base, ((0, 0), (over, over), (over, over), (0, 0)), "reflect")
+    length = int(crops.boxes[0, 2])
+    unscaled = cut(base, np.arange(5), crops, length).permute(0, 2, 3, 1).numpy()
+    for place, (top, left, height, width) in enumerate(crops.boxes.tolist()):
+        assert height == width == length
+        rows = slice(top + over, top + over + height)
+        expected = around[place, rows, left + over : left + over + width]
+        flipped = expected[:, ::-1] if crops.flips[place] else expected
+        np.testing.assert_array_equal(unscaled[place], flipped)
+
+
+def test_plain_crops_lie_anywhere_with_equal_chances() -> None:
+    rng = np.random.default_rng(0)
+    crops = draw_plain_crops(rng, 20_000, 16, share=0.5, shift=0.125, flip=False)
+    top, left, height, width = crops.boxes.T
+    assert set(height) == set(width) == {8}
+    assert not crops.flips.any()
+    for corner in (top, left):
+        places, counts = np.unique(corner, return_counts=True)
+        assert places.tolist() == list(range(-2, 11))
+        # Five standard errors of a count.
+        assert np.abs(counts - 20_000 / 13).max() < 5 * (20_000 / 13) ** 0.5

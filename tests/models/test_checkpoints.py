@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from rcopt.models.averaging import make_average
 from rcopt.models.checkpoints import load_checkpoint, save_checkpoint, write_tensors
+from rcopt.models.recipe import Recipe
 
 
 def stepped(seed: int) -> tuple[nn.Module, torch.optim.SGD]:
@@ -33,6 +35,24 @@ def test_a_checkpoint_gives_back_weights_buffers_momentum_and_epoch(tmp_path: Pa
         kept = other_optimizer.state[two]["momentum_buffer"]
         assert torch.equal(kept, optimizer.state[one]["momentum_buffer"])
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_average_is_part_of_a_state(tmp_path: Path) -> None:
+    recipe = Recipe(ema=0.9)
+    model, optimizer = stepped(1)
+    average = make_average(model, recipe)
+    assert average is not None
+    average.state["0.weight"].fill_(0.5)
+    save_checkpoint(tmp_path / "c", model, optimizer, epoch=1, belongs_to="x", average=average)
+    other, other_optimizer = stepped(2)
+    restored = make_average(other, recipe)
+    loaded = (tmp_path / "c", other, other_optimizer)
+    assert load_checkpoint(*loaded, belongs_to="x", average=restored) == 1
+    assert restored is not None
+    restored.put()
+    assert bool((other[0].weight == 0.5).all())  # type: ignore[index]
+    # A training without an average is another one.
+    assert load_checkpoint(*loaded, belongs_to="x") == 0
 
 
 def test_without_a_checkpoint_training_starts_at_the_beginning(tmp_path: Path) -> None:

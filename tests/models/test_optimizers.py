@@ -1,6 +1,7 @@
 """Muon does what its paper says, and plain SGD to all that is no filter."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from torch import nn
 from rcopt.data.dataset import Dataset
 from rcopt.models.backbones import build
 from rcopt.models.families.compact import Whitening
-from rcopt.models.optimizers import Muon, make_optimizer, orthogonal
-from rcopt.models.recipe import Recipe
+from rcopt.models.optimizers import Muon, make_optimizer, orthogonal, set_rates
+from rcopt.models.recipe import OptimizerName, Recipe
 from rcopt.models.training import train
 
 RECIPE = Recipe(
@@ -69,6 +70,54 @@ def test_weights_that_are_no_filters_move_as_by_torchs_sgd() -> None:
         inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
         for model, its in ((ours, optimizer), (theirs, twin)):
             its.zero_grad()
+            model(inputs).square().sum().backward()
+            its.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_the_last_layer_goes_at_its_own_rate(optimizer: OptimizerName) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 8), nn.Linear(8, 2))
+    made = make_optimizer(model, Recipe(optimizer=optimizer, lr=0.1, head_lr=5, filter_lr=0.1))
+    set_rates(made, Recipe(warmup=0), 0)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    head = [rates[id(p)] for p in model[-1].parameters()]
+    assert head == pytest.approx([0.5, 0.5])
+    assert len(rates) == len(list(model.parameters()))
+    rest = [rates[id(p)] for layer in (model[0], model[2]) for p in layer.parameters()]
+    assert rest == pytest.approx([0.1] * 4)
+
+
+def test_a_network_without_linear_layers_answers_by_its_last_convolution() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    made = make_optimizer(model, Recipe(lr=0.1, head_lr=5))
+    peaks = {id(p): group["peak"] for group in made.param_groups for p in group["params"]}
+    assert peaks[id(model[2].weight)] == 0.5
+    assert peaks[id(model[0].weight)] == 0.1
+
+
+def test_adamw_is_torchs_with_decay_of_matrices_alone() -> None:
+    def layer() -> nn.Linear:
+        torch.manual_seed(0)
+        return nn.Linear(4, 3)
+
+    ours, theirs = layer(), layer()
+    recipe = Recipe(lr=0.01, momentum=0.8, weight_decay=0.1, optimizer="adamw")
+    groups: list[dict[str, Any]] = [
+        {"params": [theirs.weight]},
+        {"params": [theirs.bias], "weight_decay": 0.0},
+    ]
+    twin = torch.optim.AdamW(
+        groups,
+        lr=0.01,
+        betas=(0.8, 0.999),
+        weight_decay=0.1,
+    )
+    for model, its in ((ours, make_optimizer(ours, recipe)), (theirs, twin)):
+        for step in range(4):
+            its.zero_grad()
+            inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
             model(inputs).square().sum().backward()
             its.step()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)

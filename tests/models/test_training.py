@@ -140,6 +140,100 @@ def test_an_interrupted_training_equals_an_undisturbed_one(
     assert same(whole, resumed)
 
 
+EVERYTHING = (
+    Recipe(optimizer="adamw", lr=0.01, head_lr=3, ema=0.9, mixup=0.4, cutmix=1, mix_share=0.7),
+    Recipe(optimizer="muon", momentum=0.6, ema=0.9, crop="plain", crop_side=0.5),
+    Recipe(alternating_flips=True, frozen_norms=True, crop="plain", progressive=0.5),
+)
+
+
+@pytest.mark.parametrize("changes", EVERYTHING)
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_an_interrupted_training_equals_an_undisturbed_one_by_any_recipe(
+    tmp_path: Path, changes: Recipe, stop_after: int
+) -> None:
+    squares = coloured_squares()
+    recipe = replace(changes, epochs=4, batch_size=16, precision="float32")
+    whole = small_model()
+    list(train(whole, squares, 16, recipe, seed=0))
+    assert not same(whole, small_model())
+    checkpoint = tmp_path / "state"
+    first = train(small_model(), squares, 16, recipe, seed=0, checkpoint=checkpoint)
+    for _ in range(stop_after):
+        next(first)
+    first.close()  # type: ignore[attr-defined]
+    resumed = small_model(seed=9)
+    records = list(train(resumed, squares, 16, recipe, seed=0, checkpoint=checkpoint))
+    assert len(records) == 4 - stop_after
+    assert same(whole, resumed)
+
+
+def test_a_state_without_the_average_is_not_continued_with_one(tmp_path: Path) -> None:
+    squares, checkpoint = coloured_squares(), tmp_path / "state"
+    next(train(small_model(), squares, 8, RECIPE, seed=0, checkpoint=checkpoint))
+    averaged = replace(RECIPE, ema=0.9)
+    records = list(train(small_model(), squares, 8, averaged, seed=0, checkpoint=checkpoint))
+    assert len(records) == averaged.epochs
+
+
+@pytest.mark.parametrize("changes", EVERYTHING)
+def test_networks_learn_by_any_recipe(changes: Recipe) -> None:
+    squares, model = coloured_squares(), small_model()
+    recipe = replace(changes, epochs=20, batch_size=16, precision="float32")
+    list(train(model, squares, 16, recipe, seed=0))
+    assert predict(model, squares, "validation", 16).accuracy > 0.9
+
+
+def test_the_average_is_what_comes_out_of_a_training() -> None:
+    squares, recipe = coloured_squares(), replace(RECIPE, ema=0.9)
+    plain, averaged = small_model(), small_model()
+    list(train(plain, squares, 8, RECIPE, seed=0))
+    list(train(averaged, squares, 8, recipe, seed=0))
+    # A decay of next to nothing is the last step's weights.
+    last = small_model()
+    list(train(last, squares, 8, replace(RECIPE, ema=1e-9), seed=0))
+    assert not same(plain, averaged)
+    for one, two in zip(plain.parameters(), last.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_frozen_norms_stay_as_they_are_and_the_rest_learns() -> None:
+    squares, model, before = coloured_squares(), small_model(), small_model().state_dict()
+    list(train(model, squares, 8, replace(RECIPE, frozen_norms=True), seed=0))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) is name.startswith("1."), name
+
+
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs() -> None:
+    n, side = 24, 8
+    base = np.zeros((n, side, side, 3), dtype=np.uint8)
+    base[:, :, : side // 2, 0] = 200  # bright on the left
+    base[:, :, :, 1] = np.arange(n)[:, None, None]  # which image it is
+    dataset = replace(
+        coloured_squares(n),
+        base=base,
+        labels=np.arange(n) % 3,
+        splits={"train": np.arange(n)},
+    )
+    recipe = Recipe(batch_size=n, crop_area=1, alternating_flips=True)
+    sides = []
+    for epoch in range(3):
+        inputs, _ = next(Batches(dataset, recipe, CPU).epoch(5, epoch, side))
+        order = inputs[:, 1, 0, 0].argsort()
+        sides.append((inputs[:, 0, 0, 0] > inputs[:, 0, 0, -1])[order])
+    assert torch.equal(sides[0], ~sides[1])
+    assert torch.equal(sides[0], sides[2])
+    assert 0.2 < sides[0].float().mean() < 0.8
+
+
+def test_plain_crops_have_the_sides_that_the_recipe_says() -> None:
+    squares = coloured_squares()
+    recipe = Recipe(batch_size=16, crop="plain", crop_side=0.5)
+    for resident in (False, True):
+        inputs, _ = next(Batches(squares, recipe, CPU, resident=resident).epoch(0, 0, 12))
+        assert inputs.shape == (16, 3, 6, 6)
+
+
 def test_an_interruption_within_an_epoch_repeats_that_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

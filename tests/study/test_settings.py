@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rcopt.data.settings import DataSettings
 from rcopt.errors import InputError
 from rcopt.files import digest
+from rcopt.models.named_recipes import RECIPES
 from rcopt.models.recipe import Recipe
 from rcopt.redaction import has_login
 from rcopt.study.file import Study, load_study
@@ -213,6 +214,10 @@ def test_an_unknown_key_is_named_first_whatever_else_is_wrong(project: Path) -> 
         ("[training.override.'*']\nlr = 0", "training.override.*.lr: expected greater than 0"),
         ("[training]\nflip = 1", "training.flip: expected a valid boolean, got 1"),
         ("[training]\nflip = 'yes'", "training.flip: expected a valid boolean, got 'yes'"),
+        (
+            "[training]\nrecipe = 'x'",
+            "training.recipe: expected 'plain', 'fast', 'half', 'long' or",
+        ),
         ("[training]\nschedule = 'x'", "training.schedule: expected 'cosine' or 'onecycle'"),
         ("[search]\ntrials = 0", "search.trials: expected greater than or equal to 1, got 0"),
         (
@@ -293,7 +298,11 @@ def test_overrides_win_over_the_file_and_are_toml(project: Path) -> None:
         'training.device="cpu"',
         "name=other",
     )
-    assert (settings.seed, settings.training.recipe().lr, settings.training.recipe().flip) == (
+    assert (
+        settings.seed,
+        settings.training.recipe_of().lr,
+        settings.training.recipe_of().flip,
+    ) == (
         3,
         0.5,
         False,
@@ -397,11 +406,11 @@ def test_an_override_changes_what_it_names_for_the_stages_it_matches() -> None:
         "*@32": {"epochs": 50},
     }
     training = training_settings(lr=0.2, epochs=10, override=override)
-    plain = training.recipe("resnet18@64")
-    assert plain == Recipe(lr=0.2, epochs=10) == training.recipe()
-    assert training.recipe("resnet18@32") == replace(plain, epochs=50)
-    assert training.recipe("mobilenet_v2-0.5@64") == replace(plain, lr=0.05, flip=False)
-    assert training.recipe("mobilenet_v2@32") == replace(plain, lr=0.05, flip=False, epochs=50)
+    plain = training.recipe_of("resnet18@64")
+    assert plain == Recipe(lr=0.2, epochs=10) == training.recipe_of()
+    assert training.recipe_of("resnet18@32") == replace(plain, epochs=50)
+    assert training.recipe_of("mobilenet_v2-0.5@64") == replace(plain, lr=0.05, flip=False)
+    assert training.recipe_of("mobilenet_v2@32") == replace(plain, lr=0.05, flip=False, epochs=50)
 
 
 def test_of_two_overrides_the_later_one_in_the_file_wins(project: Path) -> None:
@@ -411,21 +420,43 @@ def test_of_two_overrides_the_later_one_in_the_file_wins(project: Path) -> None:
             f"[training.override.'{pattern}']\nlr = {values[pattern]}\n"
             for pattern in (first, second)
         )
-        assert settings_of(MINIMAL + text, project).training.recipe("resnet18@8").lr == lr
+        assert settings_of(MINIMAL + text, project).training.recipe_of("resnet18@8").lr == lr
 
 
 def test_every_part_of_a_recipe_can_be_overridden() -> None:
     names = {field.name for field in fields(Recipe)}
-    assert set(RecipeChanges.model_fields) == names
+    assert set(RecipeChanges.model_fields) == {*names, "recipe"}
     assert names < set(TrainingSettings.model_fields)
+
+
+def test_a_study_starts_from_a_named_recipe_and_changes_it() -> None:
+    fast = Recipe(**RECIPES["fast"].settings)
+    assert training_settings(recipe="fast").recipe_of() == fast
+    override = {"*@32": {"recipe": "half", "epochs": 5}, "*-2@32": {"lr": 0.5}}
+    training = training_settings(recipe="fast", filter_lr=0.1, override=override)
+    assert training.recipe_of("compact-8@64") == replace(fast, filter_lr=0.1)
+    half = replace(Recipe(**RECIPES["half"].settings), epochs=5)
+    assert training.recipe_of("compact-8@32") == half
+    assert training.recipe_of("x-2@32") == replace(half, lr=0.5)
+
+
+def test_stages_with_weights_to_start_from_are_fine_tuned_by_default() -> None:
+    tuned = training_settings(weights="pretrained").recipe_of("resnet18@32")
+    assert tuned == Recipe(**RECIPES["finetune"].settings) != Recipe()
+    assert tuned.lr < Recipe().lr / 100
+    assert tuned.head_lr > 1
+    assert tuned.epochs < Recipe().epochs
+    assert tuned.ema > 0
+    assert training_settings(weights="w.safetensors", lr=0.1).recipe_of().lr == 0.1
+    assert training_settings(weights="pretrained", recipe="plain").recipe_of() == Recipe()
 
 
 def test_what_stages_were_trained_by_before_is_found_by_the_same_digest() -> None:
     """Digests as they were when a recipe was a dictionary of twelve settings."""
-    plain = TrainingSettings().recipe("resnet18@32").identity()
+    plain = TrainingSettings().recipe_of("resnet18@32").identity()
     assert digest(plain) == "a312badf71b501b1a99518475aeb228809931330824b3d1c0a964f506948989c"
     training = training_settings(epochs=3, lr=0.1, override={"*@32": {"flip": False}})
-    changed = training.recipe("resnet18@32").identity()
+    changed = training.recipe_of("resnet18@32").identity()
     assert digest(changed) == "afd21e0632aa92cb0730312da0b70854304b29eeef052eb3bf90d5c54c341a34"
 
 

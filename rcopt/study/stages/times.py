@@ -216,7 +216,7 @@ def _conditions(study: Study, stages: Sequence[Stage], classes: int, device: str
         device=torch.cuda.get_device_name(device) if cuda else _processor(),
         threads=0 if cuda else torch.get_num_threads(),
         batch_size=settings.latency.batch_size,
-        precision=settings.training.recipe().precision,
+        precision=settings.training.recipe_of().precision,
         base_side=settings.data.base_side or _largest(study, stages),
         classes=classes,
         torch=torch.__version__,

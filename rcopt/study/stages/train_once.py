@@ -75,7 +75,7 @@ def content_key(context: TrainingContext, resolution: int, backbone: str) -> str
             "resolution": resolution,
             "backbone": name,
             **({"backbone_version": parsed.version} if parsed.version else {}),
-            "recipe": settings.training.recipe(f"{name}@{resolution}").identity(),
+            "recipe": settings.training.recipe_of(f"{name}@{resolution}").identity(),
             "weights": weights_identity(context.study),
             "seed": settings.seed,
         }
@@ -180,7 +180,7 @@ def _make(
     )
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
-    recipe = settings.training.recipe(stage.name)
+    recipe = settings.training.recipe_of(stage.name)
     checkpoint = _checkpoint(context, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     retry, tracker = context.retry, context.tracker
