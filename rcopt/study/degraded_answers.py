@@ -98,5 +98,5 @@ class DegradedAnswers:
             self._split,
             trained.stage.resolution,
             device=self._device,
-            precision=self._study.settings.training.recipe().precision,
+            precision=self._study.settings.training.recipe_of().precision,
         )
