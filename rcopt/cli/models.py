@@ -79,6 +79,48 @@ def predict_command(arguments: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
+def monitor_command(arguments: argparse.Namespace) -> int:
+    """Say whether pictures are like those that a cascade was calibrated on."""
+    import json
+    from pathlib import Path
+
+    from rcopt.errors import InputError
+    from rcopt.serving.pictures import predict_files
+    from rcopt.serving.watching import Watched
+
+    loaded = _loaded(arguments)
+    watched = Watched(loaded)
+    if watched.monitor is None:
+        raise InputError(
+            f"{arguments.model}: packaged before cascades could be monitored; register it again"
+        )
+    first = sum(
+        answer.stage == 0
+        for answer in watched.seen(
+            list(predict_files(loaded, [Path(image) for image in arguments.images]))
+        )
+    )
+    monitor = watched.monitor
+    if not monitor.seen:
+        raise InputError("monitor: none of the pictures could be read")
+    found = {
+        "images": monitor.seen,
+        "first_stage_answers": first / monitor.seen,
+        "evidence": monitor.evidence,
+        "alarm_after": monitor.alarm,
+    }
+    if arguments.format == "json":
+        print(json.dumps(found, indent=1))
+    else:
+        print(
+            f"{monitor.seen:,} pictures, the first stage answers {first / monitor.seen:.1%}\n"
+            f"evidence that they are unlike those of calibration: {monitor.evidence:.3g} "
+            "(alarm at 100)"
+        )
+        print(watched.alarm or "no alarm")
+    return 0
+
+
 def bench_command(arguments: argparse.Namespace) -> None:
     """Show the time of a cascade beside its FLOPs."""
     from pathlib import Path
@@ -146,6 +188,13 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     output_format(parser)
 
 
+def _monitor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="as for predict")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, in their order")
+    _model_options(parser)
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+
+
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", help="as for predict; with one of the options below, a study to pick from"
@@ -173,6 +222,13 @@ COMMANDS = (
         "run a registered cascade on pictures, with real early exits",
         predict_command,
         _predict_options,
+        takes_study=False,
+    ),
+    Command(
+        "monitor",
+        "say whether pictures are still like those that a cascade was calibrated on",
+        monitor_command,
+        _monitor_options,
         takes_study=False,
     ),
     Command(

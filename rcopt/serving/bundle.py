@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +16,7 @@ from typing import Any, get_args
 from rcopt.core.answering import Fitted
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
+from rcopt.core.statistics.drift import BINS
 from rcopt.data.levels import Levels
 from rcopt.errors import DAMAGE, InputError
 from rcopt.files import file_digest, sealed, unsealed
@@ -46,6 +47,8 @@ class CascadePackage:
         data_digest: Of the data set the stages were trained on.
         split_digest: Of the division into splits.
         precision: In which the stored predictions were made.
+        seen_before: Counts of the first stage's confidences on images that nothing was trained
+            on, from `rcopt.core.statistics.drift.count_confidences`; empty where there are none.
     """
 
     point: OperatingPoint
@@ -57,6 +60,7 @@ class CascadePackage:
     split_digest: str
     precision: Precision = "auto"
     levels: Levels | None = None
+    seen_before: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,7 @@ class LoadedCascade:
         base_side: Side in pixels to decode pictures to.
         levels: Range of samples of more than 8 bits; see `rcopt.data.images.decode`.
         description: The whole of ``cascade.json``.
+        seen_before: See `CascadePackage`; empty for cascades packaged before there was a monitor.
     """
 
     executor: CascadeExecutor
@@ -76,6 +81,7 @@ class LoadedCascade:
     base_side: int
     levels: Levels | None
     description: Mapping[str, Any]
+    seen_before: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def cascade(self) -> Cascade:
@@ -165,7 +171,12 @@ def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[
         "source": point.source,
         "trial": point.trial,
         "run_id": point.run_id,
+        **({"seen_before": _as_json(package.seen_before)} if package.seen_before else {}),
     }
+
+
+def _as_json(counts: Mapping[int, int]) -> dict[str, int]:
+    return {str(place): count for place, count in counts.items()}
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -266,7 +277,15 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
         base_side,
         None if levels is None else (float(levels[0]), float(levels[1])),
         description,
+        _counts(description.get("seen_before", {})),
     )
+
+
+def _counts(stored: Mapping[str, Any]) -> dict[int, int]:
+    counts = {int(place): int(count) for place, count in stored.items()}
+    if any(not 0 <= place < BINS or count < 1 for place, count in counts.items()):
+        raise ValueError("seen_before holds a bin or a count that cannot be")
+    return counts
 
 
 def _verified(folder: Path, name: str, digest: str) -> Path:

@@ -29,6 +29,7 @@ class CascadeOutput(NamedTuple):
         confidence: (B,) float64 in [0, 1], of the answer.
         stages: (B,) int64, index of the stage that answered.
         flops: (B,) float64, spent on the image by all stages it ran.
+        first_confidence: (B,) float64 in [0, 1], of the first stage's answer.
     """
 
     classes: Tensor
@@ -36,6 +37,7 @@ class CascadeOutput(NamedTuple):
     confidence: Tensor
     stages: Tensor
     flops: Tensor
+    first_confidence: Tensor
 
 
 class CascadeExecutor(nn.Module):
@@ -117,7 +119,7 @@ class CascadeExecutor(nn.Module):
         n = len(base)
         stages = torch.zeros(n, dtype=torch.int64, device=base.device)
         waiting = torch.arange(n, device=base.device)
-        answered = confidence = total = torch.empty(0)
+        answered = confidence = first = total = torch.empty(0)
         logs: list[Tensor] = []
         last = len(self.networks) - 1
         for index, (network, stage, precision) in enumerate(
@@ -132,7 +134,7 @@ class CascadeExecutor(nn.Module):
                 own = _log_average(logs, self.weights[index])
             own_confidence: Tensor = tensor_confidence(own, self.rule.confidence)
             if index == 0:
-                answered, confidence = own, own_confidence
+                answered, confidence, first = own, own_confidence, own_confidence.clone()
             else:
                 answered[waiting], confidence[waiting] = own, own_confidence
                 stages[waiting] = index
@@ -146,7 +148,7 @@ class CascadeExecutor(nn.Module):
             total = total[go_on] if self.rule.average else total
             logs = [each[go_on] for each in logs]
         flops = self._spent[stages]
-        return CascadeOutput(answered.argmax(dim=1), answered, confidence, stages, flops)
+        return CascadeOutput(answered.argmax(dim=1), answered, confidence, stages, flops, first)
 
     def _probabilities(
         self, network: nn.Module, base: Tensor, resolution: int, precision: Precision, index: int

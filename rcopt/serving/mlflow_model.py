@@ -43,6 +43,7 @@ def save_mlflow_model(
                     ColSpec("string", "stage_name", required=False),
                     ColSpec("double", "flops", required=False),
                     ColSpec("string", "error", required=False),
+                    ColSpec("string", "alarm", required=False),
                 ]
             ),
         )

@@ -34,6 +34,7 @@ class Answer:
         stage_name: Such as ``resnet18@32``.
         flops: Spent by all stages that ran.
         error: One line saying why there is no answer.
+        first_confidence: Of the first stage, in [0, 1]; what drift is noticed by.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Answer:
     stage_name: str | None = None
     flops: float | None = None
     error: str | None = None
+    first_confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as JSON and tables show it."""
@@ -153,13 +155,14 @@ def _answer(
     output = loaded.executor(torch.from_numpy(base))
     classes, stages = output.classes.tolist(), output.stages.tolist()
     sure = output.probabilities.amax(dim=1).tolist() if readable else []
-    rows = iter(zip(classes, sure, stages, output.flops.tolist(), strict=True))
+    first = output.first_confidence.tolist()
+    rows = iter(zip(classes, sure, stages, output.flops.tolist(), first, strict=True))
     answers = []
     for name, image in zip(names, decoded, strict=True):
         if isinstance(image, str):
             answers.append(Answer(name, error=image))
             continue
-        label, probability, stage, flops = next(rows)
+        label, probability, stage, flops, confidence = next(rows)
         answers.append(
             Answer(
                 file=name,
@@ -168,6 +171,7 @@ def _answer(
                 stage=stage,
                 stage_name=loaded.cascade.stages[stage].name,
                 flops=flops,
+                first_confidence=confidence,
             )
         )
     return answers

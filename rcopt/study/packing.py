@@ -1,13 +1,17 @@
 """Make a chosen configuration a model: registered in MLflow, or opened to answer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rcopt import tracking
-from rcopt.core.answering import fitted
+from rcopt.core.answering import Answering, fitted
+from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.predictions import Split
+from rcopt.core.statistics.drift import count_confidences
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.levels import Levels
 from rcopt.errors import InputError
@@ -98,6 +102,7 @@ def _packed(
         split_digest=first.details["split_digest"],
         precision=settings.training.recipe_of().precision,
         levels=_levels(first),
+        seen_before=_seen_before(list(used.values()), point.cascade.stages[0], rule),
     )
     weights = {}
     for stage, trained in used.items():
@@ -108,6 +113,13 @@ def _packed(
                 f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"
             ) from error
     return package, weights
+
+
+def _seen_before(stages: Sequence[TrainedStage], first: Stage, rule: AnswerRule) -> dict[int, int]:
+    """Count the first stage's confidences on calibration, or on validation without one."""
+    held_out = stages[0].predictions
+    split: Split = "calibration" if len(held_out.get("calibration", ())) else "validation"
+    return count_confidences(Answering(stages, split, rule, {first})([first]).confidence[0])
 
 
 def _levels(trained: TrainedStage) -> Levels | None:

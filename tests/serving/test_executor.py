@@ -205,7 +205,7 @@ def test_later_stages_see_only_the_images_that_go_on() -> None:
 def test_an_empty_batch_gives_empty_answers() -> None:
     for precision in ("float32", "bfloat16"):
         output = CascadeExecutor(cascade([0.5, 0.5]), MODELS, precision=precision)(IMAGES[:0])
-        assert [len(column) for column in output] == [0] * 5
+        assert [len(column) for column in output] == [0] * 6
         assert output.probabilities.shape == (0, CLASSES)
 
 
