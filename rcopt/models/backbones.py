@@ -1,15 +1,14 @@
 """Networks by name, with a new head and the weights to start from."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.models.families import parse
 from rcopt.models.families.base import outline
-from rcopt.models.initial_weights import load_initial, public_state, read_state
+from rcopt.models.initial_weights import InitialWeights, load_initial, open_initial
 
 
 def build(
@@ -17,7 +16,7 @@ def build(
     n_classes: int,
     resolution: int = 224,
     *,
-    weights: str | Path = "none",
+    weights: str | Path | InitialWeights = "none",
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
 ) -> nn.Module:
@@ -28,7 +27,8 @@ def build(
         n_classes: Size of the head, at least 2.
         resolution: Side of the images it is for; only some networks depend on it.
         weights: ``"none"``; ``"pretrained"``: public ones but for the head; or a safetensors or
-            ``torch.save`` file of weights, of which the head is kept if it has ``n_classes``.
+            ``torch.save`` file of weights, of which the head is kept if it has ``n_classes``; or
+            any of them as `rcopt.models.initial_weights.open_initial` read it.
         seed: Of the initial weights; the global random state is left alone.
         preprocessing: Of its images; by default what the backbone is known to want.
 
@@ -39,16 +39,16 @@ def build(
     backbone = parse(name)
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, got {n_classes}")
-    state: Mapping[str, Tensor] | None = None
-    if weights == "pretrained":
-        state = public_state(backbone, resolution)
-    elif weights != "none":
-        state = read_state(Path(weights))
+    initial = (
+        weights
+        if isinstance(weights, InitialWeights)
+        else open_initial(backbone, weights, resolution)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = backbone.construct(n_classes, resolution)
-    if state is not None:
-        load_initial(model, state, backbone, resolution, weights)
+    if initial is not None:
+        load_initial(model, initial, backbone, resolution)
     return _finished(model, preprocessing or backbone.preprocessing)
 
 

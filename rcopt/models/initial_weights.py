@@ -1,6 +1,8 @@
 """Weights that training starts from."""
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rcopt.errors import InputError, WorkError
+from rcopt.files import file_digest
 from rcopt.models.families.base import Backbone, head_weights
 
 #: What a folder is searched for, in this order; Hugging Face's names.
@@ -18,6 +21,59 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 #: What wrappers around a network put before its weights' names.
 _PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True, eq=False)
+class InitialWeights:
+    """Weights that a training starts from, and what is known of where they come from.
+
+    Attributes:
+        state: By name.
+        given: ``"pretrained"`` or the file, as messages name it.
+        source: Where they come from, as a person would say it.
+        sha256: Of the file; of public weights, of their tensors as they were loaded.
+        images: What they were trained on.
+        licence: What they may be used for.
+    """
+
+    state: Mapping[str, Tensor]
+    given: str | Path
+    source: str
+    sha256: str
+    images: str = "not known to rcopt"
+    licence: str = "not known to rcopt"
+
+
+def open_initial(
+    backbone: Backbone, weights: str | Path, resolution: int
+) -> InitialWeights | None:
+    """Read or download what ``weights`` says; None for ``"none"``.
+
+    Raises:
+        InputError: On weights that do not exist or cannot be read.
+        WorkError: If public weights cannot be downloaded.
+    """
+    if weights == "none":
+        return None
+    if weights == "pretrained":
+        state = public_state(backbone, resolution)
+        public = backbone.pretrained
+        assert public is not None, "or there were no state"
+        return InitialWeights(
+            state, weights, public.source, _digest(state), public.images, public.licence
+        )
+    path = weights_file(Path(weights))
+    return InitialWeights(read_state(path), weights, f"file {path.name}", file_digest(path))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        # As bytes: numpy does not know every type that torch has.
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def weights_file(path: Path) -> Path:
@@ -93,11 +149,7 @@ def public_state(backbone: Backbone, resolution: int) -> Mapping[str, Tensor]:
 
 
 def load_initial(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    backbone: Backbone,
-    resolution: int,
-    weights: str | Path,
+    model: nn.Module, initial: InitialWeights, backbone: Backbone, resolution: int
 ) -> None:
     """Put weights into a network: all but a head for other classes, and of public ones any.
 
@@ -105,6 +157,7 @@ def load_initial(
         InputError: If they are of another network.
     """
     own = model.state_dict()
+    state, weights = initial.state, initial.given
     head = head_weights(backbone, resolution)
     public = weights == "pretrained"
     state = {n: t for n, t in state.items() if not n.startswith(backbone.ignored or ("\0",))}

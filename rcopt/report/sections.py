@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from html import escape
 
+from rcopt.core.first_weights import seen_note
 from rcopt.core.wording import (
     amount,
     answers_at,
@@ -92,7 +93,9 @@ def stage_section(data: ReportData) -> Section:
     caption = (
         "Every trained stage alone. FLOPs are 2 × MACs of one image, MACs as ptflops counts them."
     )
-    return "stages", "The stages", table(head, rows, caption)
+    note = seen_note([line.trained for line in data.stages], data.facts.data)
+    body = table(head, rows, caption) + (element("p", note) if note else "")
+    return "stages", "The stages", body
 
 
 def map_section(featured: Featured | None, figures: Mapping[str, str]) -> Section:

@@ -49,6 +49,7 @@ class CascadePackage:
         precision: In which the stored predictions were made.
         seen_before: Counts of the first stage's confidences on images that nothing was trained
             on, from `rcopt.core.statistics.drift.count_confidences`; empty where there are none.
+        started_from: Of stages that started from weights, what is known of those; only told.
     """
 
     point: OperatingPoint
@@ -61,6 +62,7 @@ class CascadePackage:
     precision: Precision = "auto"
     levels: Levels | None = None
     seen_before: Mapping[int, int] = field(default_factory=dict)
+    started_from: Mapping[Stage, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +189,7 @@ def _stage_entry(package: CascadePackage, index: int) -> dict[str, Any]:
     cascade = package.point.cascade
     stage = cascade.stages[index]
     temperatures, weights = package.fitted.temperatures, package.fitted.weights
+    known = package.started_from.get(stage)
     return {
         "resolution": stage.resolution,
         "backbone": stage.backbone,
@@ -194,6 +197,7 @@ def _stage_entry(package: CascadePackage, index: int) -> dict[str, Any]:
         "threshold": (*cascade.thresholds, None)[index],
         "temperature": None if temperatures is None else temperatures[index],
         **({} if weights is None else {"answer_weights": list(weights[index])}),
+        **({"started_from": dict(known)} if known else {}),
     }
 
 

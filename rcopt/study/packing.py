@@ -10,6 +10,7 @@ from rcopt import tracking
 from rcopt.core.answering import Answering, fitted
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint, Stage
+from rcopt.core.first_weights import weights_details
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.drift import count_confidences
 from rcopt.core.trained_stage import TrainedStage
@@ -103,6 +104,7 @@ def _packed(
         precision=settings.training.recipe_of().precision,
         levels=_levels(first),
         seen_before=_seen_before(list(used.values()), point.cascade.stages[0], rule),
+        started_from={stage: weights_details(t.details) for stage, t in used.items()},
     )
     weights = {}
     for stage, trained in used.items():

@@ -92,11 +92,20 @@ else:
     )
 
 
+class StageChanges(RecipeChanges):
+    """What is different for some stages."""
+
+    weights: Location | None = None
+    """As in ``[training]``."""
+
+
 class TrainingSettings(RecipeChanges):
     """How stages are trained, where `rcopt.models.recipe.Recipe` is to differ; and on what."""
 
     weights: Location = "none"
-    """``none``, ``pretrained`` (torchvision's ImageNet weights) or a file."""
+    """What training starts from: ``none``; ``pretrained``: public weights of torchvision or
+    timm; ``larger``: the trained stage of the same backbone at the next larger resolution; or a
+    file or folder of weights."""
     device: str = "auto"
     """Where to train: ``cpu``, ``cuda``, ``cuda:1``; auto takes a GPU where there is one."""
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -107,7 +116,7 @@ class TrainingSettings(RecipeChanges):
     same large tensors again. Concerns the whole process, so it must be asked for."""
     attempts: int = Field(default=2, ge=1, le=100)
     """How often a stage's training may fail before the search goes on without it."""
-    override: dict[str, RecipeChanges] = Field(default={})
+    override: dict[str, StageChanges] = Field(default={})
     """Changes for the stages whose name, ``BACKBONE@RESOLUTION``, a pattern matches: ``*`` is
     any text, as in ``"mobilenet_v2*"`` and ``"*@32"``. Of two that match, the later one in the
     file wins where they differ."""
@@ -118,13 +127,22 @@ class TrainingSettings(RecipeChanges):
         Args:
             stage: Its name, such as ``resnet18@32``; None for what no override changes.
         """
-        given = {**start(self.recipe, self.weights), **_given(self)}
+        weights = self.weights if stage is None else self.weights_of(stage)
+        given = {**start(self.recipe, weights), **_given(self)}
         for pattern, changes in self.override.items():
             if stage is not None and fnmatchcase(stage, pattern):
                 if changes.recipe is not None:
                     given = dict(RECIPES[changes.recipe].settings)
                 given |= _given(changes)
         return Recipe(**given)
+
+    def weights_of(self, stage: str) -> str:
+        """Return what a stage, such as ``resnet18@32``, starts from: as ``weights``."""
+        weights = self.weights
+        for pattern, changes in self.override.items():
+            if changes.weights is not None and fnmatchcase(stage, pattern):
+                weights = changes.weights
+        return weights
 
 
 def _given(changes: _Section) -> dict[str, Any]:

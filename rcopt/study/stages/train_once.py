@@ -1,124 +1,53 @@
-"""Train a stage once, ever: content key, claim, training, publication."""
+"""Train a stage once, ever: claim, training, publication."""
 
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rcopt import interruption, tracking
-from rcopt.core.cascade import Stage
+from rcopt.core.cascade import Stage, StageId
 from rcopt.core.cost import flops_from_macs
 from rcopt.core.predictions import SPLITS
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import save_stage
-from rcopt.errors import InputError, WorkError
-from rcopt.files import digest, file_digest
+from rcopt.errors import WorkError
 from rcopt.models.allocation import memory_kept
 from rcopt.models.devices import cpu_threads
 from rcopt.models.recipe import Recipe
-from rcopt.progress import Progress
-from rcopt.study.file import Study
 from rcopt.study.settings import StudySettings
-from rcopt.study.workers.claim import ClaimLost, Claims
-from rcopt.study.workers.retrying import RetryPolicy
+from rcopt.study.stages.context import TrainingContext, claim_name, content_key
+from rcopt.study.stages.starting_weights import (
+    larger_stage,
+    provenance,
+    starting_weights,
+    weights_identity,
+)
+from rcopt.study.workers.claim import ClaimLost
 
 if TYPE_CHECKING:
-    from rcopt.data.dataset import Dataset
     from rcopt.models.macs import Cost
-
-#: Raised when training or prediction change so that the same key no longer means the same.
-KEY_VERSION = 2
 
 #: Seconds between looks at a stage that another process is training.
 POLL = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingContext:
-    """Everything that making a stage needs.
-
-    Attributes:
-        study: The study file.
-        dataset: Images and splits.
-        tracker: MLflow, which is the stage store.
-        claims: Who may train what.
-        retry: Waits for servers that are away.
-        progress: What is shown.
-        device: Where to train.
-    """
-
-    study: Study
-    dataset: "Dataset"
-    tracker: tracking.Tracker
-    claims: Claims
-    retry: RetryPolicy
-    progress: Progress
-    device: str
-
-
-def content_key(context: TrainingContext, resolution: int, backbone: str) -> str:
-    """Return the content key: same data, splits, resolution, backbone, recipe, seed, same key."""
-    from rcopt.models.families import parse
-
-    settings = context.study.settings
-    parsed = parse(backbone)
-    name = parsed.name
-    return digest(
-        {
-            "version": KEY_VERSION,
-            "data": context.dataset.digest,
-            "splits": context.dataset.split_digest,
-            "resolution": resolution,
-            "backbone": name,
-            **({"backbone_version": parsed.version} if parsed.version else {}),
-            "recipe": settings.training.recipe_of(f"{name}@{resolution}").identity(),
-            "weights": weights_identity(context.study),
-            "seed": settings.seed,
-        }
-    )
-
-
-def claim_name(context: TrainingContext, resolution: int, backbone: str) -> str:
-    """Return what is claimed to train a stage: readable, and its own for each content key."""
-    return f"{backbone}@{resolution}.{content_key(context, resolution, backbone)[:32]}"
-
-
-def weights_identity(study: Study) -> str:
-    """Return what the stages start from: ``none``, ``pretrained``, or a file's SHA-256.
-
-    Raises:
-        InputError: If the file cannot be read.
-    """
-    weights = _weights(study)
-    if isinstance(weights, str):
-        return weights
-    try:
-        if weights.exists() and not weights.is_file():
-            raise InputError(f"training.weights: {weights} is no file; name a weights file")
-        return file_digest(weights)
-    except OSError as error:
-        raise InputError(
-            f"training.weights: {weights} cannot be read ({error.strerror}); name a weights "
-            "file, or use 'none' or 'pretrained'"
-        ) from error
-
-
 def obtain_stage(
-    context: TrainingContext, run: tracking.StudyRun, resolution: int, backbone: str, *, wait: bool
+    context: TrainingContext, run: tracking.StudyRun, stage: StageId, *, wait: bool
 ) -> TrainedStage | None:
     """Return a stage: from the store if it was ever trained, else trained here and stored.
 
-    A stage that a dead process left is taken over from its last epoch's checkpoint.
+    A stage that a dead process left is taken over from its last epoch's checkpoint. One that
+    starts from a larger one has that made before.
 
     Args:
         context: What making it needs.
         run: The study it is for.
-        resolution: Side of its input.
-        backbone: Its name.
+        stage: Which one.
         wait: Whether to wait while another process trains it, which is as long as that one
             lives, and not to return None at once.
 
@@ -126,8 +55,10 @@ def obtain_stage(
         WorkError: If its training failed (its run is then FAILED).
         KeyboardInterrupt: If interrupted (its run is then KILLED, its checkpoint kept).
     """
-    key = content_key(context, resolution, backbone)
-    name = claim_name(context, resolution, backbone)
+    key = content_key(context, stage)
+    name = claim_name(context, stage)
+    larger = larger_stage(context.study, stage, context.stages)
+    start: TrainedStage | None = None
     retry, tracker, progress = context.retry, context.tracker, context.progress
     told = False
     while True:
@@ -137,6 +68,10 @@ def obtain_stage(
             # Whoever stored it may have been killed before it could tidy up.
             _clear(_checkpoint(context, key))
             return found
+        if larger is not None and start is None:
+            start = obtain_stage(context, run, larger, wait=wait)
+            if start is None:
+                return None
         with ExitStack() as held:
             alive = retry(lambda: held.enter_context(context.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
@@ -146,7 +81,7 @@ def obtain_stage(
                 if training.keep_memory:
                     held.enter_context(memory_kept())
                 try:
-                    return _make(context, run, key, resolution, backbone, alive)
+                    return _make(context, run, key, stage, start, alive)
                 except ClaimLost as lost:
                     progress.note(f"{lost}; it goes on from its last epoch")
                     continue
@@ -154,7 +89,7 @@ def obtain_stage(
             return None
         if not told:
             told = True
-            progress.note(f"{backbone}@{resolution}: another process is training it")
+            progress.note(f"{stage.name}: another process is training it")
         time.sleep(POLL)
 
 
@@ -162,11 +97,13 @@ def _make(
     context: TrainingContext,
     run: tracking.StudyRun,
     key: str,
-    resolution: int,
-    backbone: str,
+    wanted: StageId,
+    larger: TrainedStage | None,
     alive: Callable[[], None],
 ) -> TrainedStage:
     from rcopt.models.backbones import build
+    from rcopt.models.families import parse
+    from rcopt.models.initial_weights import open_initial
     from rcopt.models.macs import count_macs
     from rcopt.models.prediction import predict
     from rcopt.models.training import train
@@ -175,16 +112,20 @@ def _make(
     settings = context.study.settings
     dataset, progress = context.dataset, context.progress
     n_classes = len(dataset.classes)
-    model = build(
-        backbone, n_classes, resolution, weights=_weights(context.study), seed=settings.seed
-    )
+    resolution, backbone = wanted
+    retry, tracker = context.retry, context.tracker
+    weights = starting_weights(context.study, wanted)
+    if larger is not None:
+        weights = retry(tracker.weights_path, str(larger.run_id))
+    initial = open_initial(parse(backbone), weights, resolution)
+    model = build(backbone, n_classes, resolution, weights=initial or "none", seed=settings.seed)
     cost = count_macs(model, resolution)
     stage = Stage(resolution, backbone, flops_from_macs(cost.macs))
     recipe = settings.training.recipe_of(stage.name)
     checkpoint = _checkpoint(context, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    retry, tracker = context.retry, context.tracker
-    run_id = retry(tracker.start_stage, run, key, stage, _params(settings, recipe, cost))
+    params = _params(settings, stage, recipe, cost)
+    run_id = retry(tracker.start_stage, run, key, stage, params)
     try:
         seconds = _seconds_before(checkpoint)
         parts = 1
@@ -233,7 +174,7 @@ def _make(
             macs=cost.macs,
             parameters=cost.parameters,
             seconds=seconds,
-            details=_details(context, recipe, seconds),
+            details=_details(context, wanted, recipe, seconds) | provenance(initial, larger),
         )
         # Named after the stage, so that what a killed process leaves here is found and removed.
         folder = checkpoint.with_suffix(".files")
@@ -274,17 +215,21 @@ def _make(
     return published
 
 
-def _params(settings: StudySettings, recipe: Recipe, cost: "Cost") -> Mapping[str, object]:
+def _params(
+    settings: StudySettings, stage: Stage, recipe: Recipe, cost: "Cost"
+) -> Mapping[str, object]:
     return {
         **asdict(recipe),
-        "weights": settings.training.weights,
+        "weights": settings.training.weights_of(stage.name),
         "seed": settings.seed,
         "macs": cost.macs,
         "parameters": cost.parameters,
     }
 
 
-def _details(context: TrainingContext, recipe: Recipe, seconds: float) -> Mapping[str, str]:
+def _details(
+    context: TrainingContext, stage: StageId, recipe: Recipe, seconds: float
+) -> dict[str, str]:
     import platform
 
     import torch
@@ -302,7 +247,7 @@ def _details(context: TrainingContext, recipe: Recipe, seconds: float) -> Mappin
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "recipe": json.dumps(recipe.identity()),
-        "weights": weights_identity(context.study),
+        "weights": weights_identity(context.study, stage),
         "seed": str(context.study.settings.seed),
         "epochs": str(recipe.epochs),
         "seconds": f"{seconds:.1f}",
@@ -312,11 +257,6 @@ def _details(context: TrainingContext, recipe: Recipe, seconds: float) -> Mappin
         "classes": "\n".join(context.dataset.classes),
         **({} if levels is None else {"levels": json.dumps(levels)}),
     }
-
-
-def _weights(study: Study) -> str | Path:
-    weights = study.settings.training.weights
-    return weights if weights in ("none", "pretrained") else study.project / weights
 
 
 def _checkpoint(context: TrainingContext, key: str) -> Path:

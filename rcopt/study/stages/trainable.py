@@ -21,12 +21,9 @@ from rcopt.study.data_summary import DataSummary
 from rcopt.study.file import Study
 from rcopt.study.space import Space
 from rcopt.study.stages.candidates import candidates, check_sizes
-from rcopt.study.stages.train_once import (
-    TrainingContext,
-    claim_name,
-    obtain_stage,
-    weights_identity,
-)
+from rcopt.study.stages.context import TrainingContext, claim_name
+from rcopt.study.stages.starting_weights import check_weights, larger_stage
+from rcopt.study.stages.train_once import obtain_stage
 from rcopt.study.stored_json import DamagedError, read_json
 from rcopt.study.workers.claim import Claims
 from rcopt.study.workers.retrying import RetryPolicy
@@ -52,13 +49,14 @@ class TrainableStages:
         settings = study.settings
         table = candidates(study)
         self._device = known_device("training.device", settings.training.device)
-        weights_identity(study)
-        counted = {name.rpartition("/")[0] for name in known_macs(study)}
         every = [StageId(r, name) for r, names in table.items() for name in names]
+        check_weights(study, every)
+        counted = {name.rpartition("/")[0] for name in known_macs(study)}
         check_sizes(study, [key for key in every if key.name not in counted])
         dataset = open_dataset(study, progress)
         self._context = TrainingContext(
             study=study,
+            stages=every,
             dataset=dataset,
             tracker=tracker,
             claims=claims,
@@ -77,7 +75,7 @@ class TrainableStages:
         )
         self._costs = _count(study, table, len(dataset.classes), progress)
         self._space = Space(_by_cost(self._costs), settings.stages.optional)
-        self._claimed_as = {key: claim_name(self._context, *key) for key in self._costs}
+        self._claimed_as = {key: self._claims_of(key) for key in self._costs}
 
     @property
     def space(self) -> Space:
@@ -96,12 +94,19 @@ class TrainableStages:
 
     def obtain(self, run: tracking.StudyRun, key: StageId, *, wait: bool) -> TrainedStage | None:
         """Return a stage from the store, or train it and store it."""
-        return obtain_stage(self._context, run, *key, wait=wait)
+        return obtain_stage(self._context, run, key, wait=wait)
 
     def busy(self) -> frozenset[StageId]:
         """Return the stages that some worker is training now."""
         held = {holder.key for holder in self._context.claims.held()}
-        return frozenset(key for key, name in self._claimed_as.items() if name in held)
+        return frozenset(key for key, names in self._claimed_as.items() if names & held)
+
+    def _claims_of(self, key: StageId) -> set[str]:
+        """Return the claims under which a stage is made: its own, and those it starts from."""
+        context = self._context
+        larger = larger_stage(context.study, key, context.stages)
+        before = set() if larger is None else self._claims_of(larger)
+        return {claim_name(context, key), *before}
 
 
 def open_dataset(study: Study, progress: Progress) -> "Dataset":
