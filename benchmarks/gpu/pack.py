@@ -18,8 +18,9 @@ from rcopt.models.macs import count_macs
 from rcopt.models.named_recipes import RECIPES, RecipeName
 from rcopt.models.recipe import Recipe
 
-#: What a good run reaches of an H100's bfloat16 peak, for the estimate that is printed.
-_FLOPS_PER_SECOND = 0.15 * 800e12
+#: For the estimate that is printed, not measured: what large networks reach of an H100's bfloat16
+#: peak, and the seconds below which no step comes, for it launches some hundred kernels.
+_FLOPS_PER_SECOND, _STEP = 0.15 * 800e12, 5e-3
 
 
 def pack(plan: Path, packed: Path, *, images: Path | None = None, cache: Path) -> None:
@@ -59,12 +60,17 @@ def pack(plan: Path, packed: Path, *, images: Path | None = None, cache: Path) -
     shutil.copytree(here, code / "benchmarks" / here.name, ignore=left_out)
     (code / "benchmarks" / "__init__.py").touch()
     training = len(dataset.splits["train"])
+    total = 0.0
     for stage in stages:
-        work = training * stage.image_flops()
+        recipe, work = Recipe(**stage.recipe), training * stage.image_flops()
+        steps = recipe.epochs * (training // recipe.batch_size)
+        seconds = max(work / _FLOPS_PER_SECOND, steps * _STEP)
+        total += seconds
         print(
             f"{stage.name} seed {stage.seed}: {stage.macs / 5e5:,.1f} MFLOPs, "
-            f"training {work / 1e15:.2f} PFLOPs, about {work / _FLOPS_PER_SECOND:.0f} s of an H100"
+            f"training {work / 1e15:.2f} PFLOPs, about {seconds:.0f} s of an H100"
         )
+    print(f"all of it: about {total / 60:.0f} minutes")
     print(f"there: cd {packed.name}/code && python -m benchmarks.gpu train .. ../results")
 
 
