@@ -1,4 +1,5 @@
 # The public names and where they live; `rcopt/__init__.py` loads each when it is first used.
+from . import plot
 from .core.answers import AnswerRule, stage_answers
 from .core.cascade import NEVER, Cascade, Evaluation, OperatingPoint, Stage
 from .core.confidences import confidence
@@ -47,6 +48,7 @@ __all__ = [
     "load_stage",
     "load_study",
     "non_dominated",
+    "plot",
     "register",
     "run",
     "save_stage",

@@ -1,7 +1,8 @@
 """What is asked of a configuration, and what was chosen."""
 
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import Amount
@@ -11,7 +12,11 @@ from rcopt.core.statistics.certify import Certificate, Promise
 from rcopt.core.statistics.comparison import Comparison
 from rcopt.core.statistics.intervals import Interval
 from rcopt.errors import InputError
+from rcopt.study.frames import points_frame
 from rcopt.study.results import StageSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,14 @@ class Choice:
             f"{_points(change.high)}); 95 % intervals of this cascade, "
             f"{self.test.n_images} images."
         )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the chosen point as a frame of one row; see `rcopt.study.frames`."""
+        return points_frame([self.point])
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False, float_format="{:.4g}".format)
+        return f"<p>{escape(self.verdict())}</p>{table}"
 
     def harm(self) -> str:
         """Return which classes are answered worse than by the reference beyond doubt, if any."""

@@ -3,11 +3,11 @@
 from contextlib import closing
 
 from rcopt import interruption
-from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import WorkError
 from rcopt.files import write_whole
 from rcopt.progress import Progress
 from rcopt.study.file import Study
+from rcopt.study.frames import Front
 from rcopt.study.results import Results, well_spread
 from rcopt.study.results_file import load_results
 from rcopt.study.runner import Runner
@@ -81,7 +81,7 @@ def run(
     return results
 
 
-def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
+def front(study: Study, *, everything: bool = False) -> Front:
     """Return a study's validation-picked Pareto front with its test numbers, cheapest first.
 
     Args:
@@ -92,7 +92,7 @@ def front(study: Study, *, everything: bool = False) -> list[OperatingPoint]:
         InputError: If the study has no front yet.
     """
     points = load_results(study.results_file).points
-    return list(points if everything else well_spread(points))
+    return Front(points if everything else well_spread(points))
 
 
 def _keep_file(study: Study) -> None:
