@@ -49,11 +49,8 @@ resolutions = [{sizes}]
 backbones = ["mobilenet_v2", "resnet18", "resnet34"]
 
 [training]
-weights = "pretrained"  # public ImageNet weights, downloaded once; "none" trains from scratch,
-                        # with more epochs (60) and a larger lr (0.1)
-epochs = 12
-lr = 0.01
-batch_size = 64
+weights = "pretrained"  # public ImageNet weights, downloaded once, trained on by the recipe
+                        # "finetune"; with "none" and recipe = "long" from scratch
 # A picture and its mirror image are taken to be of one class; not so for text or arrows:
 flip = true
 
