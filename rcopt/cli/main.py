@@ -116,7 +116,7 @@ def _carried_out(arguments: argparse.Namespace) -> int:
 
 def _as_told(error: Exception) -> Exception:
     """Return an error that nothing foresaw in words for people."""
-    from rcopt.tracking.opening import no_space
+    from rcopt.tracking.faults import no_space
 
     told: Exception
     if no_space(error):

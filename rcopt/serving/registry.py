@@ -1,17 +1,11 @@
 """A chosen cascade as one MLflow model: logged, registered, loaded again. No pickle anywhere."""
 
-import contextlib
-import hashlib
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from rcopt.core.cascade import Stage
 from rcopt.core.wording import rule_text
@@ -25,14 +19,8 @@ from rcopt.serving.bundle import (
 )
 from rcopt.serving.mlflow_model import example_picture, save_mlflow_model
 from rcopt.serving.pictures import answer_rows
-from rcopt.tracking import Tracker
-from rcopt.tracking.connection import reported
+from rcopt.tracking import ModelVersion, Tracker
 from rcopt.tracking.labels import cascade_note, run_name, short_number
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
-    from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
 _INSIDE = Path("artifacts") / "cascade"
@@ -104,10 +92,29 @@ def register(
         answer = answer_rows(open_cascade(folder), [example])[0]
         if answer.error is not None:
             raise WorkError(f"the packed cascade does not answer: {answer.error}")
-        with reported(f"registering model {name}"):
-            model = _log(tracker.client, package, experiment_id, name, folder, example)
-            found = _version(tracker.client, package, name, alias, model, note)
-    return RegisteredCascade(name, int(found.version), alias, str(model.model_id))
+        run_id = package.point.run_id
+
+        def build(model_id: str) -> Path:
+            model = folder.parent / "model"
+            save_mlflow_model(
+                model,
+                folder,
+                example,
+                model_id=model_id,
+                run_id=run_id,
+                timm=any(s.backbone.startswith("timm/") for s in package.point.cascade.stages),
+            )
+            return model
+
+        number, model_id = tracker.models.add(
+            _version(package, name, alias, note),
+            experiment_id=experiment_id,
+            run_id=run_id,
+            tags={"rcopt.cascade": run_name(package.point)},
+            params={s.name: f"{s.flops:.0f}" for s in package.point.cascade.stages},
+            build=build,
+        )
+    return RegisteredCascade(name, number, alias, model_id)
 
 
 def load_cascade(
@@ -154,62 +161,13 @@ def check_names(name: str, alias: str) -> None:
         )
 
 
-def _log(
-    client: "MlflowClient",
-    package: CascadePackage,
-    experiment_id: str,
-    name: str,
-    folder: Path,
-    example: str,
-) -> "LoggedModel":
+def _version(package: CascadePackage, name: str, alias: str, note: str) -> ModelVersion:
     point = package.point
-    model = client.create_logged_model(
-        experiment_id,
-        name=name.replace(" ", "-"),
-        source_run_id=point.run_id,
-        model_type="cascade",
-        tags={"rcopt.cascade": run_name(point)},
-        params={stage.name: f"{stage.flops:.0f}" for stage in point.cascade.stages},
-    )
-    model_id = str(model.model_id)
-    try:
-        save_mlflow_model(
-            folder.parent / "model",
-            folder,
-            example,
-            model_id=model_id,
-            run_id=str(point.run_id),
-            timm=any(stage.backbone.startswith("timm/") for stage in point.cascade.stages),
-        )
-        client.log_model_artifacts(model_id, str(folder.parent / "model"))
-    except BaseException:
-        client.finalize_logged_model(model_id, "FAILED")
-        raise
-    return client.finalize_logged_model(model_id, "READY")
-
-
-def _version(
-    client: "MlflowClient",
-    package: CascadePackage,
-    name: str,
-    alias: str,
-    model: "LoggedModel",
-    note: str,
-) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException
-
-    point = package.point
-    try:
-        client.create_registered_model(name, description=_MODEL_NOTE.format(name=name))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = client.create_model_version(
-        name,
-        source=str(model.artifact_location),
-        run_id=point.run_id,
-        model_id=str(model.model_id),
-        description=f"{note}\n\n{_version_note(package)}".strip(),
+    return ModelVersion(
+        name=name,
+        note=_MODEL_NOTE.format(name=name),
+        alias=alias,
+        card=f"{note}\n\n{_version_note(package)}".strip(),
         tags={
             "rcopt.cascade": str(point.cascade),
             "rcopt.accuracy": f"{point.validation.accuracy:.4f}",
@@ -218,66 +176,19 @@ def _version(
             "rcopt.split_digest": package.split_digest,
         },
     )
-    client.set_registered_model_alias(name, alias, found.version)
-    client.set_tag(str(point.run_id), "rcopt.model", f"{name}/{found.version}")
-    return found
 
 
 def _open_registered(tracker: Tracker, source: str, device: str) -> LoadedCascade:
-    with reported(f"loading model {source}"):
-        location = _location(tracker.client, source)
-        folder, is_copy = _local(tracker, location)
+    location = tracker.models.locate(source, ALIAS)
+    folder = tracker.models.fetch(location)
     try:
-        return open_cascade(folder / _INSIDE, device)
+        return open_cascade(folder.path / _INSIDE, device)
     except InputError as error:
-        if not is_copy:
+        if not folder.is_copy:
             raise
-        tracker.warn(f"{error}; it is downloaded again")
-        shutil.rmtree(folder, ignore_errors=True)
-        with reported(f"loading model {source}"):
-            folder, _ = _local(tracker, location)
-        return open_cascade(folder / _INSIDE, device)
-
-
-def _location(client: "MlflowClient", source: str) -> str:
-    """Return where the files of a registered model's version are."""
-    from mlflow.exceptions import MlflowException
-
-    named, _, alias = source.removeprefix("models:/").partition("@")
-    name, _, number = named.partition("/")
-    try:
-        if not number:
-            number = str(client.get_model_version_by_alias(name, alias or ALIAS).version)
-        return str(client.get_model_version_download_uri(name, number))
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        known = sorted(str(model.name) for model in client.search_registered_models())
-        hint = f"known models: {', '.join(known[:10])}" if known else "no model is registered yet"
-        raise InputError(f"{source}: no such folder, model, version or alias; {hint}") from error
-
-
-def _local(tracker: Tracker, location: str) -> tuple[Path, bool]:
-    """Return the folder of a model's files, and whether it is a copy that was downloaded."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(url2pathname(parts.path)), False
-    if location.startswith("/"):
-        return Path(location), False
-    from mlflow.artifacts import download_artifacts
-
-    downloads = tracker.project / "mlruns" / "downloads" / "models"
-    # A logged model never changes, and its location holds its id.
-    folder = downloads / hashlib.sha256(f"{tracker.uri} {location}".encode()).hexdigest()[:32]
-    if not folder.is_dir():
-        downloads.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=downloads) as made:
-            got = download_artifacts(
-                artifact_uri=location, dst_path=made, tracking_uri=tracker.uri
-            )
-            with contextlib.suppress(OSError):  # another process was faster
-                Path(str(got)).rename(folder)
-    return folder, True
+        tracker.store.warn(f"{error}; it is downloaded again")
+        tracker.models.forget(folder)
+        return open_cascade(tracker.models.fetch(location).path / _INSIDE, device)
 
 
 def _version_note(package: CascadePackage) -> str:

@@ -41,7 +41,7 @@ def register(
         raise InputError(f"{study.name}: not in the MLflow store; 'rcopt run' logs it again")
     point = choice.point
     if point.run_id is None:
-        point = replace(point, run_id=tracker.log_cascade(run, point))
+        point = replace(point, run_id=tracker.cascades.log_cascade(run, point))
     package, weights = _packed(study, point, tracker)
     note = f"Chosen from study `{study.name}`. {choice.verdict()}"
     if choice.certificate is not None:
@@ -109,7 +109,7 @@ def _packed(
     weights = {}
     for stage, trained in used.items():
         try:
-            weights[stage] = tracker.weights_path(str(trained.run_id))
+            weights[stage] = tracker.stages.weights_path(str(trained.run_id))
         except InputError as error:
             raise InputError(
                 f"{error}; 'rcopt run {study.name}' trains {stage.name} again, then repeat this"

@@ -124,7 +124,7 @@ class Runner:
         results = self._current()
         marked = {
             p.cascade: p.run_id
-            for p in self._tracker.mark_front(self._run, well_spread(results.points))
+            for p in self._tracker.cascades.mark_front(self._run, well_spread(results.points))
         }
         points = tuple(replace(p, run_id=marked.get(p.cascade)) for p in results.points)
         results = replace(results, points=points)

@@ -4,9 +4,12 @@ Importing this is cheap; MLflow itself is loaded when a store is opened.
 """
 
 from rcopt.tracking.cascade_log import CascadeLog
+from rcopt.tracking.cascades import CascadeStore
+from rcopt.tracking.connection import EndStatus
+from rcopt.tracking.models import ModelVersion
 from rcopt.tracking.opening import relocate, resolve_uri
 from rcopt.tracking.records import DataInput, StudyRun
-from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, EndStatus, StageStore
+from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, StageStore
 from rcopt.tracking.tracker import Tracker, open_tracker
 from rcopt.tracking.view import view_link
 
@@ -14,8 +17,10 @@ __all__ = [
     "PREDICTIONS",
     "WEIGHTS",
     "CascadeLog",
+    "CascadeStore",
     "DataInput",
     "EndStatus",
+    "ModelVersion",
     "StageStore",
     "StudyRun",
     "Tracker",

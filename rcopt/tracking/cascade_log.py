@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rcopt.core.cascade import OperatingPoint
 from rcopt.errors import InputError, WorkError
-from rcopt.tracking.connection import reported
+from rcopt.tracking.faults import reported
 from rcopt.tracking.ledger import Ledger
 from rcopt.tracking.records import StudyRun
 from rcopt.tracking.tracker import Tracker
@@ -140,9 +140,9 @@ class CascadeLog:
                             self._ledger.save()
                         saved = time.monotonic()
             except (WorkError, InputError) as error:
-                self._ledger.doubt()
+                self._ledger.invalidate()
                 if pause == _FIRST_PAUSE:
-                    self._tracker.warn(f"{error}; the search goes on, the log follows later")
+                    self._tracker.store.warn(f"{error}; the search goes on, the log follows later")
                 self._given_up.wait(min(pause, 2.0) if self._closing.is_set() else pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue

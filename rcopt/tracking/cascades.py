@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING
 from rcopt.core.cascade import OperatingPoint
 from rcopt.processes import this_owner
 from rcopt.tracking import labels, view
-from rcopt.tracking.connection import reported
+from rcopt.tracking.connection import Connection
+from rcopt.tracking.faults import reported
 from rcopt.tracking.records import StudyRun
-from rcopt.tracking.stages import StageStore
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-class CascadeStore(StageStore):
-    """Operating points as runs. `Tracker` is the class to use."""
+class CascadeStore:
+    """The operating points of an open store, as runs and steps.
+
+    Args:
+        store: Where the runs are.
+    """
+
+    def __init__(self, store: Connection) -> None:
+        self._store = store
 
     def log_cascade(
         self, study: StudyRun, point: OperatingPoint, run_id: str | None = None
@@ -32,7 +39,7 @@ class CascadeStore(StageStore):
             The run's id.
         """
         if run_id is None:
-            run = self.client.create_run(
+            run = self._store.client.create_run(
                 study.experiment_id,
                 run_name=labels.run_name(point),
                 tags={
@@ -48,13 +55,13 @@ class CascadeStore(StageStore):
                 },
             )
             run_id = str(run.info.run_id)
-        self._log(
+        self._store.log(
             run_id,
             metrics=labels.cascade_metrics(point),
             params=labels.cascade_params(point.cascade, study.resolutions),
             timestamp=study.started,
         )
-        self.client.set_terminated(run_id, "FINISHED")
+        self._store.client.set_terminated(run_id, "FINISHED")
         return run_id
 
     def log_steps(self, study: StudyRun, points: Mapping[int, OperatingPoint]) -> None:
@@ -74,13 +81,13 @@ class CascadeStore(StageStore):
             for key, value in labels.split_metrics("val", point.validation).items()
         ]
         for start in range(0, len(metrics), 1000):
-            self.client.log_batch(study.run_id, metrics=metrics[start : start + 1000])
+            self._store.client.log_batch(study.run_id, metrics=metrics[start : start + 1000])
 
     def find_trials(self, study: StudyRun, trial: int | None = None) -> "list[Run]":
         """Return the cascade runs of the study's trials, or of one, oldest first."""
         which = "!= 'none'" if trial is None else f"= '{trial}'"
         where = f"tags.`rcopt.kind` = 'cascade' AND tags.`rcopt.trial` {which}"
-        return list(self.search([study.experiment_id], where))
+        return list(self._store.search([study.experiment_id], where))
 
     def mark_front(
         self, study: StudyRun, points: Sequence[OperatingPoint]
@@ -101,15 +108,15 @@ class CascadeStore(StageStore):
         with reported("marking the front in MLflow"):
             former = {
                 str(run.info.run_id): run
-                for run in self.search([study.experiment_id], view.FRONT_FILTER)
+                for run in self._store.search([study.experiment_id], view.FRONT_FILTER)
             }
             shown = {
                 run.data.tags["rcopt.point"]: str(run.info.run_id)
-                for run in self.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
+                for run in self._store.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
             }
             marked = tuple(self._mark(study, point, shown) for point in points)
             for run_id in former.keys() - {point.run_id for point in marked}:
-                self.client.set_tag(run_id, "rcopt.pareto", "false")
+                self._store.client.set_tag(run_id, "rcopt.pareto", "false")
         return marked
 
     def _mark(
@@ -123,5 +130,7 @@ class CascadeStore(StageStore):
         if run_id is None:
             run_id = self.log_cascade(study, point)
         tested = {} if point.test is None else labels.split_metrics("test", point.test)
-        self._log(run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started)
+        self._store.log(
+            run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started
+        )
         return replace(point, run_id=run_id)

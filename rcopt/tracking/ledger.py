@@ -42,7 +42,7 @@ class Ledger:
         if self._loaded:
             return
         self._runs, self._unfinished = {}, {}
-        for run in self._tracker.find_trials(self._study):
+        for run in self._tracker.cascades.find_trials(self._study):
             trial, run_id = int(run.data.tags["rcopt.trial"]), str(run.info.run_id)
             owner = run.data.tags.get("rcopt.owner", "")
             busy = run.info.status == "RUNNING" and owner != this_owner() and owner_alive(owner)
@@ -51,13 +51,13 @@ class Ledger:
             elif trial not in self._runs:
                 self._runs[trial] = run_id
             elif not busy:
-                self._tracker.client.delete_run(run_id)
+                self._tracker.store.client.delete_run(run_id)
         for trial in self._unfinished.keys() & self._runs.keys():
-            self._tracker.client.delete_run(self._unfinished.pop(trial))
+            self._tracker.store.client.delete_run(self._unfinished.pop(trial))
         self._rows = {**self._stored_rows(), **self._rows}
         self._loaded = True
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Read again before the next use: a call failed, and may have been carried out."""
         self._loaded = False
 
@@ -85,12 +85,12 @@ class Ledger:
                     steps[trial] = point
                 continue
             if trial not in self._runs:
-                self._runs[trial] = self._tracker.log_cascade(
+                self._runs[trial] = self._tracker.cascades.log_cascade(
                     self._study, point, self._unfinished.pop(trial, None)
                 )
             self._add_row(trial, point)
         if steps:
-            self._tracker.log_steps(self._study, steps)
+            self._tracker.cascades.log_steps(self._study, steps)
             for trial, point in steps.items():
                 self._add_row(trial, point)
 
@@ -117,7 +117,7 @@ class Ledger:
                 table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 table.writeheader()
                 table.writerows(self._rows[trial] for trial in sorted(self._rows))
-            self._tracker.upload(self._study.run_id, TABLE, path)
+            self._tracker.files.upload(self._study.run_id, TABLE, path)
         self.unsaved = 0
 
     def _add_row(self, trial: int, point: OperatingPoint) -> None:
@@ -126,13 +126,13 @@ class Ledger:
             self.unsaved += 1
 
     def _stored_rows(self) -> dict[int, Mapping[str, str]]:
-        if TABLE not in self._tracker.artifact_names(self._study.run_id):
+        if TABLE not in self._tracker.files.artifact_names(self._study.run_id):
             return {}
-        path = self._tracker.fetch(self._study.run_id, TABLE)
+        path = self._tracker.files.fetch(self._study.run_id, TABLE)
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 return {int(row["trial"]): row for row in csv.DictReader(file)}
         except (ValueError, KeyError, TypeError, csv.Error):
             # Everything in it can be made again from the trials.
-            self._tracker.warn(f"{path}: damaged table of trials; it is made again")
+            self._tracker.store.warn(f"{path}: damaged table of trials; it is made again")
             return {}

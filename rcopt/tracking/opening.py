@@ -4,12 +4,12 @@ import logging
 import os
 import re
 import sqlite3
-import urllib.parse
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -17,6 +17,8 @@ from rcopt.errors import InputError
 from rcopt.files import odd_in_url
 from rcopt.processes import without_proxy_for_loopback
 from rcopt.redaction import has_login
+from rcopt.tracking.faults import first_line, no_space
+from rcopt.tracking.reaching import check_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,17 +34,6 @@ _SETTINGS = {
     # must be done is repeated by `rcopt.patience`, which says what it waits for.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-
-#: What errors of libraries that speak to stores are called, or say, when nobody answers.
-_AWAY = (
-    "EndpointConnectionError", "ConnectTimeout", "ReadTimeout", "ConnectionClosed",
-    "ConnectionError", "ServiceUnavailable", "SlowDown", "InternalError",
-    "ServiceRequestError",
-    "Could not connect to the endpoint", "Connection refused", "timed out", "Max retries",
-)  # fmt: skip
-
-#: ENOSPC and EDQUOT.
-_FULL = (28, 122)
 
 
 def resolve_uri(uri: str, project: Path) -> str:
@@ -93,76 +84,10 @@ def open_store(uri: str) -> "tuple[MlflowClient, Path | None]":
         os.environ.setdefault(name, value)
     os.environ |= without_proxy_for_loopback(os.environ)
     if not uri.startswith(_SQLITE):
-        return _open_server(uri), None
+        check_server(uri)
+        return _client(uri), None
     database = Path(uri.removeprefix(_SQLITE))
     return _open_sqlite(uri, database), database.parent / "artifacts"
-
-
-def no_space(error: Exception) -> bool:
-    """Return whether an error says that a disk is full."""
-    if isinstance(error, OSError):
-        return error.errno in _FULL
-    return "disk is full" in str(error) or "No space left" in str(error)
-
-
-def away(error: Exception) -> bool:
-    """Return whether an error says that a server, or the database behind it, does not answer.
-
-    MLflow tells a lost connection by its words alone; of a server's answers only those count
-    that mean "not now" (408, 429 and all from 500, where a lost database shows).
-    """
-    from mlflow.exceptions import MlflowException, RestException
-    from requests.exceptions import ConnectionError, HTTPError, Timeout
-
-    if isinstance(error, HTTPError):
-        return error.response is not None and _later(error.response.status_code)
-    if isinstance(error, (ConnectionError, Timeout)):
-        return True
-    if isinstance(error, RestException):
-        return _later(int(error.get_http_status_code()))  # type: ignore[no-untyped-call]
-    return isinstance(error, MlflowException) and (
-        error.error_code == "TEMPORARILY_UNAVAILABLE"
-        or str(error).startswith("API request to http")
-    )
-
-
-def store_away(error: BaseException) -> bool:
-    """Return whether a store of artifacts says that it is away, by its own library's error.
-
-    The libraries share no base class. They do carry an HTTP status where a server answered, and
-    name a lost connection by their class or in their text.
-    """
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None) or getattr(error, "status_code", None)
-    if isinstance(response, Mapping):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if isinstance(status, int) and status:
-        return _later(status)
-    name, text = type(error).__name__, str(error)
-    return any(word in name or word in text for word in _AWAY) or (
-        error.__cause__ is not None and store_away(error.__cause__)
-    )
-
-
-def store_hint(error: BaseException) -> str:
-    """Return what to do about an error of a store of artifacts, where its text leaves it open."""
-    text = f"{type(error).__name__} {error}"
-    if "Credential" in text or "credential" in text:
-        return "; set the credentials that the store's library reads"
-    if "NoSuchBucket" in text or "bucket does not exist" in text:
-        return "; make the bucket, or name another artifact root"
-    if "AccessDenied" in text or "Forbidden" in text or "403" in text:
-        return "; allow this user to write there"
-    return ""
-
-
-def _later(status: int) -> bool:
-    return status in (408, 429) or status >= 500
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def relocate(database: Path) -> int:
@@ -298,52 +223,30 @@ def _explain(uri: str, error: Exception) -> str:
     text = first_line(error)
     if no_space(error):
         return f"{uri.removeprefix(_SQLITE)}: no space left; free some and repeat"
-    if "out-of-date database schema" in text:
+    if "out-of-date database schema" in text and not _is_newer(text):
         return f"{uri}: made by an older MLflow; back it up, then run: mlflow db upgrade {uri}"
-    if "Can't locate revision" in text:
-        return f"{uri}: made by a newer MLflow than the one installed; upgrade MLflow"
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        return (
+            f"{uri}: made by a newer MLflow than this one, {version('mlflow')}; upgrade it (pip "
+            "install --upgrade mlflow), or name another file in tracking.uri"
+        )
     return f"{uri}: cannot be opened as an MLflow store ({text})"
 
 
-def _open_server(uri: str) -> "MlflowClient":
-    mend = "start it (rcopt ui) or mend tracking.uri"
+def _is_newer(text: str) -> bool:
+    """Return whether the version that MLflow found in a database is one it does not know.
+
+    MLflow tells an unknown version as it tells an older one: out of date.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store import db_migrations
+
+    found = re.search(r"found version (\w+)", text)
+    if found is None:
+        return False
+    known = ScriptDirectory(str(Path(str(db_migrations.__file__)).parent))
     try:
-        urllib.parse.urlsplit(uri).port  # noqa: B018 - reading it checks it
-    except ValueError as error:
-        raise InputError(f"tracking.uri: {uri!r} is not an address ({error})") from error
-    problem = _probe(uri)
-    if problem:
-        raise InputError(f"tracking server {uri} {problem}; {mend}")
-    return _client(uri)
-
-
-def _probe(uri: str) -> str:
-    """Ask once, without the patience that work deserves; return what is wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request
-
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    try:
-        answer: Any = http_request(  # type: ignore[no-untyped-call]
-            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
-            "/api/2.0/mlflow/experiments/search",
-            "POST",
-            max_retries=0,
-            timeout=20,
-            raise_on_status=False,
-            json={"max_results": 1},
-        )
-    except MlflowException as error:
-        reason = re.search(r"(refused|timed out|resolve|certificate|SSL)", str(error))
-        return f"cannot be reached ({reason.group(0) if reason else first_line(error)})"
-    if answer.status_code in (401, 403):
-        return (
-            f"refuses the login (HTTP {answer.status_code}): set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        )
-    if answer.status_code != 200:
-        return f"does not answer as MLflow does (HTTP {answer.status_code})"
-    return ""
+        return known.get_revision(found.group(1)) is None
+    except CommandError:
+        return True

@@ -74,21 +74,25 @@ def serve(
         experiment = tracker.experiment_of(study)
         if experiment is None:
             raise InputError(
-                f"study {study}: not in the MLflow store {tracker.uri} yet; start it with "
+                f"study {study}: not in the MLflow store {tracker.store.uri} yet; start it with "
                 f"rcopt run {study}"
             )
     try:
         with ExitStack() as servers:
             running: list[subprocess.Popen[bytes]] = []
-            if not is_loopback(host) and (tracker.artifacts is not None or dashboard is not None):
+            if not is_loopback(host) and (
+                tracker.store.artifacts is not None or dashboard is not None
+            ):
                 warn(
                     f"warning: there is no login: whoever reaches {host} can read, change and "
                     "delete every run and model; docs/faults.md says what to set before"
                 )
-            base = tracker.uri
-            if tracker.artifacts is not None:
+            base = tracker.store.uri
+            if tracker.store.artifacts is not None:
                 base, process = servers.enter_context(
-                    mlflow_server(tracker.uri, tracker.artifacts, host=host, port=port, say=say)
+                    mlflow_server(
+                        tracker.store.uri, tracker.store.artifacts, host=host, port=port, say=say
+                    )
                 )
                 running.append(process)
             link = base if experiment is None else view_link(base, experiment)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rcopt.core.cascade import Stage
 from rcopt.core.trained_stage import TrainedStage
@@ -16,9 +16,11 @@ from rcopt.data.prediction_files import load_stage
 from rcopt.errors import AbsentError, DamagedError, InputError, UnseenError, WorkError
 from rcopt.processes import this_owner
 from rcopt.tracking import labels
-from rcopt.tracking.connection import Connection, Warn, quiet_warning, quoted, reported
+from rcopt.tracking.connection import Connection, EndStatus, quoted
 from rcopt.tracking.environment import environment_tags
+from rcopt.tracking.faults import reported
 from rcopt.tracking.records import StudyRun, dataset_input
+from rcopt.tracking.run_files import RunFiles
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -29,8 +31,6 @@ WEIGHTS = "weights.safetensors"
 
 #: How long a store that failed is left alone by logging that can wait, in seconds.
 PAUSE = 300.0
-
-EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Epoch(Protocol):
@@ -53,11 +53,16 @@ class Epoch(Protocol):
         """Learning rate at the epoch's end."""
 
 
-class StageStore(Connection):
-    """Stages by content key. `Tracker` is the class to use."""
+class StageStore:
+    """The stages of an open store, by content key.
 
-    def __init__(self, uri: str, project: Path, warn: Warn = quiet_warning) -> None:
-        super().__init__(uri, project, warn)
+    Args:
+        store: Where their runs are.
+        files: Of those runs.
+    """
+
+    def __init__(self, store: Connection, files: RunFiles) -> None:
+        self._store, self._files = store, files
         self._pending: dict[str, list[Metric]] = {}
         self._paused_until = 0.0
 
@@ -90,7 +95,11 @@ class StageStore(Connection):
         only = f"= {quoted(next(iter(wanted)))}" if len(wanted) == 1 else "LIKE '%'"
         where = f"attributes.status = 'FINISHED' AND tags.`rcopt.stage_key` {only}"
         with reported("looking for trained stages"):
-            for run in self.search(self.experiments(), where, ["attributes.end_time ASC"]):
+            for run in self._store.search(
+                [e.experiment_id for e in self._store.experiments()],
+                where,
+                ["attributes.end_time ASC"],
+            ):
                 tags = run.data.tags
                 key = tags["rcopt.stage_key"]
                 if key in wanted and key not in found and "rcopt.damaged" not in tags:
@@ -103,7 +112,9 @@ class StageStore(Connection):
                         found[key] = trained
         # What is gone was often made again since, in another run.
         for key in absent.keys() - found.keys():
-            self.warn(f"{absent[key]}; the stage is made again" if mark else str(absent[key]))
+            self._store.warn(
+                f"{absent[key]}; the stage is made again" if mark else str(absent[key])
+            )
         return found
 
     def start_stage(
@@ -156,7 +167,7 @@ class StageStore(Connection):
                 self._flush(run_id)
         except (WorkError, InputError) as error:
             self._paused_until = time.monotonic() + PAUSE
-            self.warn(f"{error}; training goes on, its curves follow later")
+            self._store.warn(f"{error}; training goes on, its curves follow later")
 
     def finish_stage(
         self, run_id: str, trained: TrainedStage, files: Mapping[str, Path]
@@ -178,9 +189,11 @@ class StageStore(Connection):
             raise ValueError(f"files must hold {PREDICTIONS!r}, got {sorted(files)}")
         name = trained.stage.name
         with reported(f"storing {name} in MLflow"):
-            digests = {file: self.upload(run_id, file, path) for file, path in files.items()}
+            digests = {
+                file: self._files.upload(run_id, file, path) for file, path in files.items()
+            }
             self._flush(run_id)
-            self._log(
+            self._store.log(
                 run_id,
                 metrics=labels.stage_metrics(trained),
                 tags={
@@ -189,13 +202,13 @@ class StageStore(Connection):
                     "rcopt.stage_key": trained.key,
                 },
             )
-            self.client.set_terminated(run_id, "FINISHED")
+            self._store.client.set_terminated(run_id, "FINISHED")
         self._pending.pop(run_id, None)
         return replace(trained, run_id=run_id)
 
     def end_stage(self, run_id: str, status: EndStatus, reason: str = "") -> None:
         """Close a stage's run that did not come to its end."""
-        self._end(run_id, status, reason)
+        self._store.end(run_id, status, reason)
         self._pending.pop(run_id, None)
 
     def reuse_stage(self, study: StudyRun, trained: TrainedStage) -> str:
@@ -209,10 +222,10 @@ class StageStore(Connection):
         if origin is None:
             raise ValueError("trained must have a run_id: only a stored stage can be shown")
         with reported(f"showing {trained.stage.name} in MLflow"):
-            if self.client.get_run(origin).info.experiment_id == study.experiment_id:
+            if self._store.client.get_run(origin).info.experiment_id == study.experiment_id:
                 return origin
             where = f"tags.`rcopt.reused_from` = {quoted(origin)}"
-            for run in self.search([study.experiment_id], where):
+            for run in self._store.search([study.experiment_id], where):
                 return str(run.info.run_id)
             stage = trained.stage
             run_id = self._create_run(
@@ -226,8 +239,8 @@ class StageStore(Connection):
                     + labels.stage_note(trained),
                 },
             )
-            self._log(run_id, metrics=labels.stage_metrics(trained))
-            self.client.set_terminated(run_id, "FINISHED")
+            self._store.log(run_id, metrics=labels.stage_metrics(trained))
+            self._store.client.set_terminated(run_id, "FINISHED")
             return run_id
 
     def weights_path(self, run_id: str) -> Path:
@@ -240,16 +253,16 @@ class StageStore(Connection):
             WorkError: If the store does not answer.
         """
         with reported("reading a stage's weights"):
-            tags = self.client.get_run(run_id).data.tags
+            tags = self._store.client.get_run(run_id).data.tags
             digest = tags.get(f"rcopt.sha256.{WEIGHTS}")
             if digest is None:
                 raise InputError(f"run {run_id}: holds no {WEIGHTS}; name a stage's run")
             try:
-                return self.fetch(run_id, WEIGHTS, digest)
+                return self._files.fetch(run_id, WEIGHTS, digest)
             except (DamagedError, AbsentError) as error:
                 # Weights alone are asked for by whoever makes a model, and nobody else misses
                 # them: the mark has the next run make the stage again.
-                self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
+                self._store.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
                 raise
 
     def _load(self, run: "Run", *, mark: bool) -> TrainedStage | None:
@@ -258,7 +271,7 @@ class StageStore(Connection):
             digest = run.data.tags.get(f"rcopt.sha256.{PREDICTIONS}")
             if digest is None:
                 raise DamagedError(f"run {run_id}: the SHA-256 of its predictions is missing")
-            trained = load_stage(self.fetch(run_id, PREDICTIONS, digest), run_id=run_id)
+            trained = load_stage(self._files.fetch(run_id, PREDICTIONS, digest), run_id=run_id)
             if trained.key != run.data.tags["rcopt.stage_key"]:
                 raise DamagedError(f"run {run_id}: its predictions are of another stage")
             return trained
@@ -266,9 +279,9 @@ class StageStore(Connection):
             # What is absent may come back with a backup; only damage is for good.
             raise
         except InputError as error:
-            self.warn(f"{error}; the stage is made again" if mark else str(error))
+            self._store.warn(f"{error}; the stage is made again" if mark else str(error))
             if mark:
-                self.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
+                self._store.client.set_tag(run_id, "rcopt.damaged", str(error)[:500])
             return None
 
     def _create_run(
@@ -280,11 +293,11 @@ class StageStore(Connection):
         tags: Mapping[str, str],
     ) -> str:
         """Make a run below the study's, with its parameters and data."""
-        run = self.client.create_run(
+        run = self._store.client.create_run(
             study.experiment_id,
             run_name=name,
             tags={
-                **environment_tags(self.project),
+                **environment_tags(self._store.project),
                 "rcopt.kind": kind,
                 "rcopt.study": study.name,
                 "mlflow.parentRunId": study.run_id,
@@ -292,39 +305,13 @@ class StageStore(Connection):
             },
         )
         run_id = str(run.info.run_id)
-        self._log(run_id, params=params)
+        self._store.log(run_id, params=params)
         if study.data is not None:
-            self.client.log_inputs(run_id, [dataset_input(study.data)])
+            self._store.client.log_inputs(run_id, [dataset_input(study.data)])
         return run_id
-
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, object] | None = None,
-        tags: Mapping[str, str] | None = None,
-        step: int = 0,
-        timestamp: int | None = None,
-    ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        when = int(time.time() * 1000) if timestamp is None else timestamp
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(k, v, when, step) for k, v in (metrics or {}).items()],
-            params=[Param(k, str(v)[:6000]) for k, v in (params or {}).items()],
-            tags=[RunTag(k, v[:8000]) for k, v in (tags or {}).items()],
-        )
 
     def _flush(self, run_id: str) -> None:
         pending = self._pending.get(run_id, [])
         while pending:
-            self.client.log_batch(run_id, metrics=pending[:900])
+            self._store.client.log_batch(run_id, metrics=pending[:900])
             del pending[:900]
-
-    def _end(self, run_id: str, status: EndStatus, reason: str) -> None:
-        with reported("closing an MLflow run"):
-            if reason:
-                self.client.set_tag(run_id, "rcopt.reason", reason[:5000])
-            self.client.set_terminated(run_id, status)

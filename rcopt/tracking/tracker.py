@@ -3,20 +3,18 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rcopt.core.cost import CostName
-from rcopt.errors import InputError, WorkError
 from rcopt.processes import owner_alive, this_owner
-from rcopt.tracking import view
+from rcopt.tracking import experiments, view
 from rcopt.tracking.cascades import CascadeStore
-from rcopt.tracking.connection import Warn, quiet_warning, quoted, reported
+from rcopt.tracking.connection import Connection, EndStatus, Warn, quiet_warning
 from rcopt.tracking.environment import environment_tags
+from rcopt.tracking.faults import reported
+from rcopt.tracking.models import ModelStore
 from rcopt.tracking.records import DataInput, StudyRun, dataset_input
-from rcopt.tracking.stages import EndStatus
-
-if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
+from rcopt.tracking.run_files import RunFiles
+from rcopt.tracking.stages import StageStore
 
 
 def open_tracker(uri: str, project: Path, *, warn: Warn = quiet_warning) -> "Tracker":
@@ -30,11 +28,29 @@ def open_tracker(uri: str, project: Path, *, warn: Warn = quiet_warning) -> "Tra
     Raises:
         InputError: If the server cannot be reached or the file is no MLflow store.
     """
-    return Tracker(uri, project, warn)
+    return Tracker(Connection(uri, project, warn))
 
 
-class Tracker(CascadeStore):
-    """An open MLflow store, with explicit ids everywhere: safe in threads and processes."""
+class Tracker:
+    """Studies in an open MLflow store, and the rooms for what belongs to them.
+
+    Args:
+        store: The open store.
+
+    Attributes:
+        store: The same.
+        files: Artifacts of runs.
+        stages: Trained stages, by content key.
+        cascades: Operating points.
+        models: Registered models.
+    """
+
+    def __init__(self, store: Connection) -> None:
+        self.store = store
+        self.files = RunFiles(store)
+        self.stages = StageStore(store, self.files)
+        self.cascades = CascadeStore(store)
+        self.models = ModelStore(store)
 
     def open_study(
         self,
@@ -68,58 +84,58 @@ class Tracker(CascadeStore):
             WorkError: If the store refused.
         """
         with reported(f"opening study {name} in MLflow"):
-            experiment_id = self._experiment(name)
-            run = self._study_run(experiment_id, name)
+            experiment_id = str(experiments.make_experiment(self.store, name).experiment_id)
+            run = experiments.make_study_run(self.store, experiment_id, name)
             run_id = str(run.info.run_id)
             study = StudyRun(
                 name, experiment_id, run_id, run.info.start_time, tuple(sorted(resolutions)), data
             )
             if run.info.status != "RUNNING":
-                self.client.update_run(run_id, status="RUNNING")
+                self.store.client.update_run(run_id, status="RUNNING")
             known = run.data.params
-            self._log(
+            self.store.log(
                 run_id,
                 params={key: value for key, value in params.items() if key not in known},
                 tags={
-                    **environment_tags(self.project),
+                    **environment_tags(self.store.project),
                     "mlflow.note.content": f"{description}\n\n{note}".strip(),
                     "rcopt.owner": this_owner(),
                     **(tags or {}),
                 },
             )
             if data is not None:
-                self.client.log_inputs(run_id, [dataset_input(data)])
-            self.check_writable(run_id)
+                self.store.client.log_inputs(run_id, [dataset_input(data)])
+            self.files.check_writable(run_id)
             self._log_text(run_id, "study.toml", config_toml)
             self._describe(study, description, note, cost)
         return study
 
     def experiment_of(self, name: str) -> str | None:
-        """Return the id of a study's experiment, None where it was never started."""
+        """Return the id of a study's experiment, None where it was never started.
+
+        Raises:
+            InputError: If it was deleted, or another study's experiment has its name.
+        """
         with reported(f"looking for study {name} in MLflow"):
-            found = self.client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage == "deleted":
-            return None
-        return str(found.experiment_id)
+            found = experiments.find_experiment(self.store, name)
+        return None if found is None else str(found.experiment_id)
 
     def study_of(self, name: str, resolutions: Sequence[int] = ()) -> StudyRun | None:
         """Return where a study is logged without opening its run again, None if nowhere."""
         experiment_id = self.experiment_of(name)
         if experiment_id is None:
             return None
-        where = f"tags.`rcopt.kind` = 'study' AND tags.`rcopt.study` = {quoted(name)}"
         with reported(f"looking for study {name} in MLflow"):
-            runs = list(self.search([experiment_id], where))
-        if not runs:
+            run = experiments.find_study_run(self.store, experiment_id, name)
+        if run is None:
             return None
-        run = min(runs, key=_age)
         return StudyRun(
             name, experiment_id, run.info.run_id, run.info.start_time, tuple(sorted(resolutions))
         )
 
     def end_study(self, study: StudyRun, status: EndStatus, reason: str = "") -> None:
         """Close the study's run with what became of the command."""
-        self._end(study.run_id, status, reason)
+        self.store.end(study.run_id, status, reason)
 
     def close_stale(
         self, study: StudyRun, is_alive: Callable[[str], bool] = owner_alive
@@ -137,68 +153,27 @@ class Tracker(CascadeStore):
         with reported("closing what an earlier command left open"):
             stale = [
                 str(run.info.run_id)
-                for run in self.search([study.experiment_id], where)
+                for run in self.store.search([study.experiment_id], where)
                 if run.info.run_id != study.run_id and not is_alive(run.data.tags["rcopt.owner"])
             ]
             for run_id in stale:
-                self._end(run_id, "KILLED", "the process that made this run is gone")
+                self.store.end(run_id, "KILLED", "the process that made this run is gone")
         return stale
 
     def log_files(self, study: StudyRun, paths: Sequence[Path], folder: str = "") -> None:
         """Store files, such as the report, with the study's run."""
         with reported("storing files in MLflow"):
             for path in paths:
-                self.upload(study.run_id, f"{folder}/{path.name}" if folder else path.name, path)
+                self.files.upload(
+                    study.run_id, f"{folder}/{path.name}" if folder else path.name, path
+                )
 
     def set_study_metrics(
         self, study: StudyRun, metrics: Mapping[str, float], step: int = 0
     ) -> None:
         """Log numbers of the whole study, such as its hypervolume after a trial."""
         with reported("logging the study's metrics"):
-            self._log(study.run_id, metrics=metrics, step=step)
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found: Experiment | None = self.client.get_experiment_by_name(name)
-        if found is None:
-            where: dict[str, Any] = {}
-            tags = {"mlflow.experimentKind": "custom_model_development", "rcopt.study": name}
-            if self.artifacts is not None:
-                where = {"artifact_location": (self.artifacts / name).as_uri()}
-                tags["rcopt.artifacts"] = f"{self.artifacts.name}/{name}"
-            try:
-                return str(self.client.create_experiment(name, tags=tags, **where))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self.client.get_experiment_by_name(name)
-        if found is None:
-            raise WorkError(f"the MLflow experiment {name} comes and goes; repeat the command")
-        if found.lifecycle_stage == "deleted":
-            raise InputError(
-                f"study {name}: its MLflow experiment was deleted; restore it "
-                f"(MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore -x "
-                f"{found.experiment_id}), remove it for good (mlflow gc --experiment-ids "
-                f"{found.experiment_id} --backend-store-uri {self.uri}), or rename the study"
-            )
-        return str(found.experiment_id)
-
-    def _study_run(self, experiment_id: str, name: str) -> "Run":
-        where = f"tags.`rcopt.kind` = 'study' AND tags.`rcopt.study` = {quoted(name)}"
-        runs = list(self.search([experiment_id], where))
-        if not runs:
-            made = self.client.create_run(
-                experiment_id,
-                run_name=name,
-                tags={"rcopt.kind": "study", "rcopt.study": name, "rcopt.owner": this_owner()},
-            )
-            # Two workers may have made one each; both then keep the same.
-            runs = list(self.search([experiment_id], where)) or [made]
-            first = min(runs, key=_age)
-            if made.info.run_id != first.info.run_id:
-                self.client.delete_run(made.info.run_id)
-        return min(runs, key=_age)
+            self.store.log(study.run_id, metrics=metrics, step=step)
 
     def _describe(self, study: StudyRun, description: str, note: str, cost: CostName) -> None:
         link = view.view_link("", study.experiment_id)
@@ -209,14 +184,10 @@ class Tracker(CascadeStore):
             view.TAG: view.view_state(study.resolutions, study.started, cost),
         }
         for key, value in tags.items():
-            self.client.set_experiment_tag(study.experiment_id, key, value)
+            self.store.client.set_experiment_tag(study.experiment_id, key, value)
 
     def _log_text(self, run_id: str, name: str, text: str) -> None:
         with tempfile.TemporaryDirectory(prefix="rcopt-") as folder:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
-            self.client.log_artifact(run_id, str(path))
-
-
-def _age(run: "Run") -> tuple[int, str]:
-    return run.info.start_time, run.info.run_id
+            self.store.client.log_artifact(run_id, str(path))

@@ -57,7 +57,7 @@ class Registered:
 
 def make(tracker: Tracker, weights: dict[Stage, Path], name: str = "fruit") -> Registered:
     study = open_study(tracker)
-    run_id = tracker.log_cascade(study, make_package().point)
+    run_id = tracker.cascades.log_cascade(study, make_package().point)
     cascade = register(
         tracker,
         make_package(run_id=run_id),
@@ -66,7 +66,7 @@ def make(tracker: Tracker, weights: dict[Stage, Path], name: str = "fruit") -> R
         experiment_id=study.experiment_id,
         note="Chosen by a test.",
     )
-    return Registered(tracker.project, tracker, study.experiment_id, run_id, cascade)
+    return Registered(tracker.store.project, tracker, study.experiment_id, run_id, cascade)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,7 @@ def registered(
 
 
 def test_the_registry_says_what_the_model_is(registered: Registered) -> None:
-    client = registered.tracker.client
+    client = registered.tracker.store.client
     assert registered.cascade.uri == "models:/fruit@champion"
     version = client.get_model_version_by_alias("fruit", "champion")
     assert (int(version.version), version.run_id) == (1, registered.run_id)
@@ -103,12 +103,12 @@ def test_the_registry_says_what_the_model_is(registered: Registered) -> None:
 
 def test_the_cascades_run_keeps_its_end(tracker: Tracker, weights: dict[Stage, Path]) -> None:
     study = open_study(tracker)
-    run_id = tracker.log_cascade(study, make_package().point)
-    before = tracker.client.get_run(run_id).info
+    run_id = tracker.cascades.log_cascade(study, make_package().point)
+    before = tracker.store.client.get_run(run_id).info
     time.sleep(0.01)
     package = make_package(run_id=run_id)
     register(tracker, package, weights, "m", experiment_id=study.experiment_id)
-    after = tracker.client.get_run(run_id).info
+    after = tracker.store.client.get_run(run_id).info
     assert (after.status, after.end_time) == (before.status, before.end_time)
     assert after.end_time is not None
 
@@ -207,7 +207,7 @@ def test_a_tampered_model_is_refused(registered: Registered, tmp_path: Path) -> 
 def test_a_moved_project_finds_its_model(registered: Registered, tmp_path: Path) -> None:
     shutil.copytree(registered.project, tmp_path / "moved")
     tracker = open_tracker(URI, tmp_path / "moved")
-    version = tracker.client.get_model_version("fruit", "1")
+    version = tracker.store.client.get_model_version("fruit", "1")
     assert str(tmp_path / "moved") in str(version.source)
     assert load_cascade("fruit", tracker).classes == CLASSES
 
@@ -226,8 +226,8 @@ def test_damaged_weights_are_not_registered(
             "fruit",
             experiment_id=study.experiment_id,
         )
-    assert tracker.client.search_registered_models() == []
-    assert tracker.client.search_logged_models([study.experiment_id]) == []
+    assert tracker.store.client.search_registered_models() == []
+    assert tracker.store.client.search_logged_models([study.experiment_id]) == []
 
 
 def test_a_cascade_without_a_run_is_refused(tracker: Tracker, weights: dict[Stage, Path]) -> None:
@@ -306,7 +306,7 @@ def served(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("serving")
     programs = str(Path(sys.executable).parent)
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": registered.tracker.uri,
+        "MLFLOW_TRACKING_URI": registered.tracker.store.uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": programs + os.pathsep + os.environ.get("PATH", ""),
     }

@@ -22,7 +22,7 @@ from rcopt.study.stages.lookup import trained_stages
 from rcopt.study.stages.recorded import StoredPredictions
 from rcopt.study.status import read_status
 from rcopt.study.trials import Failure
-from rcopt.tracking import Tracker, open_tracker
+from rcopt.tracking import CascadeStore, open_tracker
 from tests.support.study_helpers import (
     SIZES,
     STORED,
@@ -230,13 +230,13 @@ def test_a_log_that_lags_behind_is_shown(
             told.append((what, done, total))
 
     told: list[tuple[str, int, int]] = []
-    log_cascade = Tracker.log_cascade
+    log_cascade = CascadeStore.log_cascade
 
     def slowly(*arguments: Any) -> str:
         time.sleep(0.3)
         return log_cascade(*arguments)
 
-    monkeypatch.setattr(Tracker, "log_cascade", slowly)
+    monkeypatch.setattr(CascadeStore, "log_cascade", slowly)
     run(new_study("tracking.cascade_runs=100"), progress=Told())
     logged = [(done, total) for what, done, total in told if what == "log cascades"]
     assert logged == sorted(logged)
@@ -373,7 +373,7 @@ def test_trials_that_mlflow_lost_are_logged_by_the_next_command(new_study: NewSt
     before = Counter(r.tags["rcopt.trial"] for r in runs_of(study.project, "cascade"))
     tracker = open_tracker(study.settings.tracking.uri, study.project)
     for lost in runs_of(study.project, "cascade")[:3]:
-        tracker.client.delete_run(lost.run_id)
+        tracker.store.client.delete_run(lost.run_id)
     run(study)
     assert Counter(r.tags["rcopt.trial"] for r in runs_of(study.project, "cascade")) == before
     assert statuses(study.project, "cascade") == {"FINISHED": before.total()}

@@ -115,12 +115,12 @@ def publish(
     tracker: Tracker, study: StudyRun, trained: TrainedStage, folder: Path
 ) -> TrainedStage:
     """Store a stage the way training does."""
-    run_id = tracker.start_stage(study, trained.key, trained.stage, {"epochs": 2})
+    run_id = tracker.stages.start_stage(study, trained.key, trained.stage, {"epochs": 2})
     save_stage(folder / PREDICTIONS, trained)
     weights = folder / "model.bin"
     weights.write_bytes(b"weights of " + trained.key.encode())
     files = {PREDICTIONS: folder / PREDICTIONS, WEIGHTS: weights}
-    return tracker.finish_stage(run_id, trained, files)
+    return tracker.stages.finish_stage(run_id, trained, files)
 
 
 def open_study(tracker: Tracker, name: str = "s") -> StudyRun:

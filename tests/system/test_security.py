@@ -27,6 +27,7 @@ from rcopt.files import digest, file_digest
 from rcopt.models.checkpoints import load_checkpoint
 from rcopt.serving.bundle import DESCRIPTION, open_cascade, save_cascade
 from rcopt.tracking import Tracker, open_tracker
+from rcopt.tracking.run_files import RunFiles
 from rcopt.tracking.server import is_loopback, serve
 from tests.support.generated_images import make_images
 from tests.support.packaging_helpers import STAGES, make_package, save_stage_weights
@@ -260,9 +261,9 @@ def test_a_server_cannot_name_a_place_outside_the_downloads(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str
 ) -> None:
     tracker = open_tracker(server.uri, tmp_path)
-    monkeypatch.setattr(Tracker, "_local", lambda *_: None)
+    monkeypatch.setattr(RunFiles, "_local", lambda *_: None)
     with pytest.raises(InputError, match="not an id that MLflow gives"):
-        tracker.fetch(run_id, "stage.safetensors")
+        tracker.files.fetch(run_id, "stage.safetensors")
     assert not list(tmp_path.rglob("outside"))
 
 
@@ -305,7 +306,13 @@ def test_a_server_that_others_reach_is_warned_of(
 
     monkeypatch.setattr("rcopt.tracking.server.mlflow_server", stop)
     with pytest.raises(InputError, match="would start"):
-        serve(tracker.uri, tracker.project, host=host, open_browser=False, warn=told.append)
+        serve(
+            tracker.store.uri,
+            tracker.store.project,
+            host=host,
+            open_browser=False,
+            warn=told.append,
+        )
     assert len(told) == warned
     assert all("there is no login: whoever reaches 0.0.0.0 can read" in line for line in told)
 

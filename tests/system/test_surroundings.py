@@ -60,8 +60,8 @@ def test_this_machines_own_servers_are_asked_without_a_proxy(
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         tracker = open_tracker("sqlite:///mlruns/mlflow.db", project)
-        assert tracker.artifacts is not None
-        with mlflow_server(tracker.uri, tracker.artifacts, port=5600) as (url, _):
+        assert tracker.store.artifacts is not None
+        with mlflow_server(tracker.store.uri, tracker.store.artifacts, port=5600) as (url, _):
             remote = open_tracker(url, project)
             assert remote.experiment_of("nobody") is None
     assert asked == []
@@ -78,8 +78,8 @@ def test_a_module_in_the_working_folder_is_never_executed(
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", ".", os.environ.get("PYTHONPATH", "")]))
     tracker = open_tracker("sqlite:///mlruns/mlflow.db", project)
-    assert tracker.artifacts is not None
-    with mlflow_server(tracker.uri, tracker.artifacts, port=5610):
+    assert tracker.store.artifacts is not None
+    with mlflow_server(tracker.store.uri, tracker.store.artifacts, port=5610):
         pass
     assert not (project / "executed").exists()
 
@@ -101,11 +101,11 @@ def test_what_was_set_for_other_servers_changes_nothing(
         "GUNICORN_CMD_ARGS": "--bind 192.0.2.1:1",
     }
     tracker = open_tracker("sqlite:///mlruns/mlflow.db", project)
-    assert tracker.artifacts is not None
+    assert tracker.store.artifacts is not None
     for name, value in steering.items():
         monkeypatch.setenv(name, value)
     assert not steering.keys() & server_environment().keys()
-    with mlflow_server(tracker.uri, tracker.artifacts, port=5620) as (url, _):
+    with mlflow_server(tracker.store.uri, tracker.store.artifacts, port=5620) as (url, _):
         assert open_tracker(url, project).experiment_of("nobody") is None
 
 

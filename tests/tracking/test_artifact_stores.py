@@ -60,7 +60,7 @@ def in_s3(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
     }.items():
         monkeypatch.setenv(name, value)
-    tracker.client.create_experiment("s", artifact_location=S3)
+    tracker.store.client.create_experiment("s", artifact_location=S3)
     return tracker
 
 
@@ -142,6 +142,6 @@ def test_a_folder_that_another_machine_does_not_see_is_refused_at_opening(
         shared.rename(tmp_path / "elsewhere")
         with pytest.raises(UnseenError, match="this machine does not see"):
             open_study(open_tracker(server.uri, tmp_path))
-        assert tracker.client.get_run(study.run_id).data.tags["rcopt.artifacts"]
+        assert tracker.store.client.get_run(study.run_id).data.tags["rcopt.artifacts"]
     finally:
         server.kill()

@@ -25,16 +25,16 @@ def _log(
 
 
 def _trials(tracker: Tracker, study: StudyRun) -> list[int]:
-    return sorted(int(run.data.tags["rcopt.trial"]) for run in tracker.find_trials(study))
+    return sorted(int(run.data.tags["rcopt.trial"]) for run in tracker.cascades.find_trials(study))
 
 
 def _table(tracker: Tracker, study: StudyRun) -> list[dict[str, str]]:
-    with tracker.fetch(study.run_id, "trials.csv").open(newline="") as file:
+    with tracker.files.fetch(study.run_id, "trials.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _steps(tracker: Tracker, study: StudyRun) -> list[int]:
-    history = tracker.client.get_metric_history(study.run_id, "val/accuracy")
+    history = tracker.store.client.get_metric_history(study.run_id, "val/accuracy")
     return [metric.step for metric in history]
 
 
@@ -42,7 +42,7 @@ def test_a_trial_becomes_a_readable_run(tracker: Tracker) -> None:
     study = open_study(tracker)
     point = make_point(3)
     assert _log(tracker, study, [point]) == 0
-    (run,) = tracker.find_trials(study)
+    (run,) = tracker.cascades.find_trials(study)
     assert run.info.run_name == "r18@32 > r50@224  0.91"
     assert run.info.status == "FINISHED"
     assert run.data.params == {
@@ -85,7 +85,7 @@ def test_logging_again_changes_nothing(tracker: Tracker) -> None:
 
 def test_steps_logged_before_a_crash_are_not_doubled(tracker: Tracker) -> None:
     study = open_study(tracker)
-    tracker.log_steps(study, {5: make_point(5)})
+    tracker.cascades.log_steps(study, {5: make_point(5)})
     assert _log(tracker, study, [make_point(5)], cascade_runs=2) == 0
     assert _steps(tracker, study) == [5]
     assert len(_table(tracker, study)) == 1
@@ -104,12 +104,12 @@ def test_missing_names_what_mlflow_does_not_hold(tracker: Tracker) -> None:
 
 def test_a_run_left_half_made_is_completed(tracker: Tracker) -> None:
     study = open_study(tracker)
-    made = tracker.client.create_run(
+    made = tracker.store.client.create_run(
         study.experiment_id,
         tags={"rcopt.kind": "cascade", "rcopt.trial": "0", "rcopt.owner": "nobody"},
     )
     _log(tracker, study, [make_point(0)])
-    (run,) = tracker.find_trials(study)
+    (run,) = tracker.cascades.find_trials(study)
     assert run.info.run_id == made.info.run_id
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val/accuracy"] == 0.9123
@@ -117,10 +117,10 @@ def test_a_run_left_half_made_is_completed(tracker: Tracker) -> None:
 
 def test_a_trial_logged_twice_loses_the_later_run(tracker: Tracker) -> None:
     study = open_study(tracker)
-    first = tracker.log_cascade(study, make_point(0))
-    tracker.log_cascade(study, make_point(0))
+    first = tracker.cascades.log_cascade(study, make_point(0))
+    tracker.cascades.log_cascade(study, make_point(0))
     _log(tracker, study, [make_point(1)])
-    kept = {r.data.tags["rcopt.trial"]: r.info.run_id for r in tracker.find_trials(study)}
+    kept = {r.data.tags["rcopt.trial"]: r.info.run_id for r in tracker.cascades.find_trials(study)}
     assert _trials(tracker, study) == [0, 1]
     assert kept["0"] == first
 
@@ -147,7 +147,13 @@ def test_processes_that_log_at_once_lose_nothing(tracker: Tracker) -> None:
         "for n in range(int(sys.argv[3]), 40, 2): log.add(make_point(n))\n"
         "sys.exit(log.close())"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tracker.project)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(Path(__file__).parents[2]),
+        str(tracker.store.project),
+    ]
     workers = [
         subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE, text=True) for n in (0, 1)
     ]
@@ -161,7 +167,7 @@ def test_a_damaged_table_is_made_again(tracker: Tracker, told: Warnings) -> None
     study = open_study(tracker)
     points = [make_point(n) for n in range(3)]
     _log(tracker, study, points)
-    tracker.fetch(study.run_id, "trials.csv").write_bytes(b"trial\n\xff\xfe?\n")
+    tracker.files.fetch(study.run_id, "trials.csv").write_bytes(b"trial\n\xff\xfe?\n")
     log = CascadeLog(tracker, study, cascade_runs=100)
     assert log.missing(range(3)) == [0, 1, 2]
     for point in points:
@@ -176,7 +182,7 @@ def test_a_store_that_fails_loses_nothing(
     tracker: Tracker, told: Warnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = open_study(tracker)
-    real, failures = tracker.log_cascade, [WorkError("lost"), WorkError("lost")]
+    real, failures = tracker.cascades.log_cascade, [WorkError("lost"), WorkError("lost")]
 
     def flaky(study: StudyRun, point: OperatingPoint, run_id: str | None = None) -> str:
         made = real(study, point, run_id)
@@ -184,7 +190,7 @@ def test_a_store_that_fails_loses_nothing(
             raise failures.pop()
         return made
 
-    monkeypatch.setattr(tracker, "log_cascade", flaky)
+    monkeypatch.setattr(tracker.cascades, "log_cascade", flaky)
     monkeypatch.setattr("rcopt.tracking.cascade_log._FIRST_PAUSE", 0.01)
     assert _log(tracker, study, [make_point(n) for n in range(3)]) == 0
     assert _trials(tracker, study) == [0, 1, 2]
@@ -199,7 +205,7 @@ def test_closing_gives_up_in_time_and_says_how_many_are_left(
     def lost(*_: object) -> str:
         raise WorkError("lost")
 
-    monkeypatch.setattr(tracker, "log_cascade", lost)
+    monkeypatch.setattr(tracker.cascades, "log_cascade", lost)
     log = CascadeLog(tracker, study, cascade_runs=100)
     for n in range(3):
         log.add(make_point(n))
@@ -217,19 +223,19 @@ def test_closing_ends_at_its_limit_however_well_the_log_gets_on(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = open_study(tracker)
-    plain = tracker.log_cascade
+    plain = tracker.cascades.log_cascade
 
     def slow(*given: Any) -> str:
         time.sleep(0.2)
         return plain(*given)
 
-    monkeypatch.setattr(tracker, "log_cascade", slow)
+    monkeypatch.setattr(tracker.cascades, "log_cascade", slow)
     log = CascadeLog(tracker, study, cascade_runs=100)
     for n in range(40):
         log.add(make_point(n))
     left = log.close(limit=1.0)
     assert 0 < left < 40
-    assert "RUNNING" not in {run.info.status for run in tracker.find_trials(study)}
+    assert "RUNNING" not in {run.info.status for run in tracker.cascades.find_trials(study)}
 
 
 def test_a_full_queue_drops_and_says_so(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from rcopt.errors import InputError, WorkError
 from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import Tracker, open_tracker, relocate, resolve_uri
-from rcopt.tracking.connection import reported
+from rcopt.tracking.faults import reported
 from tests.support.tracking_helpers import URI, free_port, open_study
 
 

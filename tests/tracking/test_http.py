@@ -41,13 +41,13 @@ def test_a_stage_travels_over_http(
     study = open_study(remote, "stages")
     trained = make_stage(key="over http")
     stored = publish(remote, study, trained, tmp_path)
-    found = remote.find_stage("over http")
+    found = remote.stages.find_stage("over http")
     assert found is not None
     np.testing.assert_array_equal(
         found.predictions["validation"].probabilities,
         trained.predictions["validation"].probabilities,
     )
-    weights = remote.weights_path(stored.run_id or "")
+    weights = remote.stages.weights_path(stored.run_id or "")
     assert weights.read_bytes() == b"weights of over http"
     assert weights.is_relative_to(tmp_path / "mlruns" / "downloads")
     printed = capfd.readouterr()
@@ -56,11 +56,11 @@ def test_a_stage_travels_over_http(
 
 def test_a_download_is_kept_and_a_damaged_one_replaced(remote: Tracker, tmp_path: Path) -> None:
     stored = publish(remote, open_study(remote, "kept"), make_stage(key="kept"), tmp_path)
-    path = remote.weights_path(stored.run_id or "")
+    path = remote.stages.weights_path(stored.run_id or "")
     written = path.stat().st_mtime_ns
-    assert remote.weights_path(stored.run_id or "").stat().st_mtime_ns == written
+    assert remote.stages.weights_path(stored.run_id or "").stat().st_mtime_ns == written
     path.write_bytes(b"half")
-    assert remote.weights_path(stored.run_id or "").read_bytes() == b"weights of kept"
+    assert remote.stages.weights_path(stored.run_id or "").read_bytes() == b"weights of kept"
 
 
 def test_trials_and_front_travel_over_http(remote: Tracker) -> None:
@@ -72,7 +72,7 @@ def test_trials_and_front_travel_over_http(remote: Tracker) -> None:
     again = CascadeLog(remote, study, cascade_runs=2)
     assert again.missing(range(6)) == [4, 5]
     assert again.close() == 0
-    marked = remote.mark_front(study, [make_point(1), make_point(3)])
+    marked = remote.cascades.mark_front(study, [make_point(1), make_point(3)])
     assert len({point.run_id for point in marked}) == 2
 
 
@@ -98,8 +98,8 @@ def outage(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Outage:
     tracker = open_tracker(server.uri, folder, warn=told)
     stayed, left = open_study(tracker, "stayed"), open_study(tracker, "left")
     trained = make_stage(key="curves")
-    stage_run = tracker.start_stage(stayed, "curves", trained.stage, {})
-    tracker.log_epoch(stage_run, Record(1))
+    stage_run = tracker.stages.start_stage(stayed, "curves", trained.stage, {})
+    tracker.stages.log_epoch(stage_run, Record(1))
     with pytest.MonkeyPatch.context() as patch:
         # Give up a call on a lost server at once, to keep the test short.
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -117,11 +117,11 @@ def outage(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Outage:
             stays.add(make_point(n))
         seconds_to_add = time.monotonic() - started
         left_over = leaves.close(timeout=1.0)
-        tracker.log_epoch(stage_run, Record(2))
-        tracker.log_epoch(stage_run, Record(3))
+        tracker.stages.log_epoch(stage_run, Record(2))
+        tracker.stages.log_epoch(stage_run, Record(3))
         errors: list[Exception] = []
         for attempt in (
-            lambda: tracker.find_stage("curves"),
+            lambda: tracker.stages.find_stage("curves"),
             lambda: open_tracker(server.uri, folder),
             lambda: CascadeLog(tracker, left, cascade_runs=1).missing([1]),
         ):
@@ -137,7 +137,7 @@ def outage(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Outage:
         assert back.close() == stays.close() == 0
         path = folder / PREDICTIONS
         save_stage(path, trained)
-        tracker.finish_stage(stage_run, trained, {PREDICTIONS: path})
+        tracker.stages.finish_stage(stage_run, trained, {PREDICTIONS: path})
     return Outage(
         tracker,
         stayed,
@@ -159,19 +159,22 @@ def test_the_search_does_not_wait_for_a_lost_server(outage: Outage) -> None:
 
 def test_the_next_command_logs_what_an_outage_left_each_once(outage: Outage) -> None:
     assert set(outage.missing) >= {3, 4, 5, 6, 7}
-    trials = [int(run.data.tags["rcopt.trial"]) for run in outage.tracker.find_trials(outage.left)]
+    trials = [
+        int(run.data.tags["rcopt.trial"])
+        for run in outage.tracker.cascades.find_trials(outage.left)
+    ]
     assert sorted(trials) == list(range(8))
 
 
 def test_a_log_goes_on_by_itself_when_the_server_is_back(outage: Outage) -> None:
-    assert len(outage.tracker.find_trials(outage.stayed)) == 5
+    assert len(outage.tracker.cascades.find_trials(outage.stayed)) == 5
 
 
 def test_training_goes_on_without_the_server_and_its_curves_follow(outage: Outage) -> None:
     assert sum("training goes on" in line for line in outage.told) == 1
-    history = outage.tracker.client.get_metric_history(outage.stage_run, "train/loss")
+    history = outage.tracker.store.client.get_metric_history(outage.stage_run, "train/loss")
     assert [metric.step for metric in history] == [1, 2, 3]
-    assert outage.tracker.find_stage("curves") is not None
+    assert outage.tracker.stages.find_stage("curves") is not None
 
 
 def test_a_lost_server_is_told_in_one_line(outage: Outage) -> None:

@@ -60,7 +60,7 @@ def test_a_host_of_another_machine_is_refused(host: str) -> None:
 
 def test_a_study_that_was_never_started_is_refused(tracker: Tracker) -> None:
     with pytest.raises(InputError, match=r"study s: not in the MLflow store .* rcopt run s"):
-        serve(URI, tracker.project, study="s", open_browser=False)
+        serve(URI, tracker.store.project, study="s", open_browser=False)
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_ui_serves_the_study_and_ctrl_c_stops_everything(tracker: Tracker) -> No
         "import functools, signal\n"
         # Whatever started the tests may have had it ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"serve({URI!r}, Path({str(tracker.project)!r}), study='s', port=5700, "
+        f"serve({URI!r}, Path({str(tracker.store.project)!r}), study='s', port=5700, "
         "open_browser=False, say=functools.partial(print, flush=True))"
     )
     ui = subprocess.Popen(
@@ -135,7 +135,7 @@ def test_a_server_that_ends_by_itself_is_told(
     monkeypatch.setattr("rcopt.tracking.server.subprocess.Popen", remember)
     monkeypatch.setattr("rcopt.tracking.server.time.sleep", kill_then_sleep)
     with pytest.raises(WorkError, match="a server ended by itself"):
-        serve(URI, tracker.project, port=5800, open_browser=False, say=said.append)
+        serve(URI, tracker.store.project, port=5800, open_browser=False, say=said.append)
 
 
 @pytest.mark.slow

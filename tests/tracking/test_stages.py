@@ -25,7 +25,7 @@ class Record:
 def test_a_finished_stage_is_found_with_its_predictions(tracker: Tracker, tmp_path: Path) -> None:
     trained = make_stage(key="abc")
     stored = publish(tracker, open_study(tracker), trained, tmp_path)
-    found = tracker.find_stage("abc")
+    found = tracker.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == stored.run_id
     assert found.stage == trained.stage
@@ -33,16 +33,16 @@ def test_a_finished_stage_is_found_with_its_predictions(tracker: Tracker, tmp_pa
         np.testing.assert_array_equal(
             found.predictions[split].probabilities, predictions.probabilities
         )
-    assert tracker.find_stage("other") is None
+    assert tracker.stages.find_stage("other") is None
 
 
 def test_a_stage_cannot_be_found_before_it_is_finished(tracker: Tracker) -> None:
     study = open_study(tracker)
-    run_id = tracker.start_stage(study, "abc", Stage(32, "resnet18", 1.0), {"epochs": 1})
-    assert tracker.find_stage("abc") is None
-    tracker.end_stage(run_id, "FAILED", "loss became NaN in epoch 3")
-    assert tracker.find_stage("abc") is None
-    run = tracker.client.get_run(run_id)
+    run_id = tracker.stages.start_stage(study, "abc", Stage(32, "resnet18", 1.0), {"epochs": 1})
+    assert tracker.stages.find_stage("abc") is None
+    tracker.stages.end_stage(run_id, "FAILED", "loss became NaN in epoch 3")
+    assert tracker.stages.find_stage("abc") is None
+    run = tracker.store.client.get_run(run_id)
     assert run.info.status == "FAILED"
     assert run.data.tags["rcopt.reason"] == "loss became NaN in epoch 3"
 
@@ -53,15 +53,15 @@ def test_stages_are_found_from_other_studies_and_in_batches(
     first, second = open_study(tracker, "one"), open_study(tracker, "two")
     publish(tracker, first, make_stage(key="a"), tmp_path)
     publish(tracker, second, make_stage(key="b", resolution=96), tmp_path)
-    found = tracker.find_stages(["a", "b", "c"])
+    found = tracker.stages.find_stages(["a", "b", "c"])
     assert sorted(found) == ["a", "b"]
     assert found["b"].stage.resolution == 96
 
 
 def test_a_deleted_run_is_a_forgotten_stage(tracker: Tracker, tmp_path: Path) -> None:
     stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
-    tracker.client.delete_run(stored.run_id or "")
-    assert tracker.find_stage("abc") is None
+    tracker.store.client.delete_run(stored.run_id or "")
+    assert tracker.stages.find_stage("abc") is None
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
@@ -70,30 +70,30 @@ def test_a_damaged_stage_is_named_and_made_again(
 ) -> None:
     study = open_study(tracker)
     stored = publish(tracker, study, make_stage(key="abc"), tmp_path)
-    path = tracker.fetch(stored.run_id or "", PREDICTIONS)
+    path = tracker.files.fetch(stored.run_id or "", PREDICTIONS)
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(content[:-10] if damage == "cut" else content[:-1] + b"\0")
-    assert tracker.find_stage("abc") is None
+    assert tracker.stages.find_stage("abc") is None
     assert len(told.lines) == 1
     assert PREDICTIONS in told.lines[0]
     assert "made again" in told.lines[0]
-    assert tracker.find_stage("abc") is None, "and it stays missing"
+    assert tracker.stages.find_stage("abc") is None, "and it stays missing"
     # What is damaged is marked for good; what is gone may come back.
     assert len(told.lines) == (2 if damage == "gone" else 1)
-    marked = "rcopt.damaged" in tracker.client.get_run(stored.run_id or "").data.tags
+    marked = "rcopt.damaged" in tracker.store.client.get_run(stored.run_id or "").data.tags
     assert marked == (damage != "gone")
     again = publish(tracker, study, make_stage(key="abc"), tmp_path)
     lines = len(told.lines)
-    found = tracker.find_stage("abc")
+    found = tracker.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == again.run_id
     assert len(told.lines) == lines, "nothing is missed any more"
     if damage == "gone":
         path.write_bytes(content)
-        back = tracker.find_stage("abc")
+        back = tracker.stages.find_stage("abc")
         assert back is not None
         assert back.run_id == stored.run_id
 
@@ -103,28 +103,31 @@ def test_reading_commands_change_nothing(
     tracker: Tracker, told: Warnings, tmp_path: Path, damage: str
 ) -> None:
     stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
-    path = tracker.fetch(stored.run_id or "", PREDICTIONS)
+    path = tracker.files.fetch(stored.run_id or "", PREDICTIONS)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"\0") if damage == "changed" else path.unlink()
-    assert tracker.find_stages(["abc"]) == {}
+    assert tracker.stages.find_stages(["abc"]) == {}
     assert len(told.lines) == 1
-    assert "rcopt.damaged" not in tracker.client.get_run(stored.run_id or "").data.tags
+    assert "rcopt.damaged" not in tracker.store.client.get_run(stored.run_id or "").data.tags
     path.write_bytes(content)
-    assert set(tracker.find_stages(["abc"])) == {"abc"}
+    assert set(tracker.stages.find_stages(["abc"])) == {"abc"}
 
 
 def test_what_cannot_be_seen_from_here_is_neither_missing_nor_damaged(
     tracker: Tracker, told: Warnings, tmp_path: Path
 ) -> None:
     stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
-    artifacts = tracker.fetch(stored.run_id or "", PREDICTIONS).parents[2]
+    artifacts = tracker.files.fetch(stored.run_id or "", PREDICTIONS).parents[2]
     away = artifacts.with_name("unmounted")
     artifacts.rename(away)
-    for find in (lambda: tracker.find_stage("abc"), lambda: tracker.find_stages(["abc"])):
+    for find in (
+        lambda: tracker.stages.find_stage("abc"),
+        lambda: tracker.stages.find_stages(["abc"]),
+    ):
         with pytest.raises(UnseenError, match="the folder of this store's artifacts is not here"):
             find()
     away.rename(artifacts)
-    assert tracker.find_stage("abc") is not None
+    assert tracker.stages.find_stage("abc") is not None
     assert told.lines == []
 
 
@@ -142,8 +145,8 @@ def test_an_artifact_that_cannot_be_read_is_not_damaged(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", denied)
         with pytest.raises(UnseenError, match="cannot be read"):
-            tracker.find_stage("abc")
-    assert tracker.find_stage("abc") is not None
+            tracker.stages.find_stage("abc")
+    assert tracker.stages.find_stage("abc") is not None
     assert told.lines == []
 
 
@@ -154,7 +157,7 @@ def test_of_two_runs_of_one_stage_the_first_finished_counts(
     first = publish(tracker, study, make_stage(key="abc"), tmp_path)
     time.sleep(0.002)
     publish(tracker, study, make_stage(key="abc"), tmp_path)
-    found = tracker.find_stage("abc")
+    found = tracker.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == first.run_id
 
@@ -164,7 +167,7 @@ def test_a_stage_run_explains_itself(tracker: Tracker, tmp_path: Path) -> None:
     study = replace(open_study(tracker), data=data)
     trained = make_stage("resnet34", 96, "abc")
     stored = publish(tracker, study, trained, tmp_path)
-    run = tracker.client.get_run(stored.run_id or "")
+    run = tracker.store.client.get_run(stored.run_id or "")
     assert run.info.run_name == "resnet34@96"
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "2"
@@ -186,12 +189,12 @@ def test_a_stage_run_explains_itself(tracker: Tracker, tmp_path: Path) -> None:
 
 def test_epochs_become_curves(tracker: Tracker) -> None:
     study = open_study(tracker)
-    run_id = tracker.start_stage(study, "abc", Stage(32, "resnet18", 1.0), {})
+    run_id = tracker.stages.start_stage(study, "abc", Stage(32, "resnet18", 1.0), {})
     for epoch in (1, 2, 3):
-        tracker.log_epoch(run_id, Record(epoch, loss=1 / epoch))
-    history = tracker.client.get_metric_history(run_id, "train/loss")
+        tracker.stages.log_epoch(run_id, Record(epoch, loss=1 / epoch))
+    history = tracker.store.client.get_metric_history(run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert set(tracker.client.get_run(run_id).data.metrics) == {
+    assert set(tracker.store.client.get_run(run_id).data.metrics) == {
         "train/loss",
         "train/accuracy",
         "train/lr",
@@ -201,15 +204,15 @@ def test_epochs_become_curves(tracker: Tracker) -> None:
 def test_a_reused_stage_shows_once_in_each_study(tracker: Tracker, tmp_path: Path) -> None:
     first, second = open_study(tracker, "one"), open_study(tracker, "two")
     stored = publish(tracker, first, make_stage(key="abc"), tmp_path)
-    assert tracker.reuse_stage(first, stored) == stored.run_id
-    shown = tracker.reuse_stage(second, stored)
-    assert tracker.reuse_stage(second, stored) == shown != stored.run_id
-    run = tracker.client.get_run(shown)
+    assert tracker.stages.reuse_stage(first, stored) == stored.run_id
+    shown = tracker.stages.reuse_stage(second, stored)
+    assert tracker.stages.reuse_stage(second, stored) == shown != stored.run_id
+    run = tracker.store.client.get_run(shown)
     assert run.info.experiment_id == second.experiment_id
     assert run.info.status == "FINISHED"
     assert run.data.tags["rcopt.reused_from"] == stored.run_id
     assert "rcopt.stage_key" not in run.data.tags
-    found = tracker.find_stage("abc")
+    found = tracker.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == stored.run_id
 
@@ -217,12 +220,12 @@ def test_a_reused_stage_shows_once_in_each_study(tracker: Tracker, tmp_path: Pat
 def test_weights_come_verified(tracker: Tracker, tmp_path: Path) -> None:
     stored = publish(tracker, open_study(tracker), make_stage(key="abc"), tmp_path)
     assert stored.run_id is not None
-    path = tracker.weights_path(stored.run_id)
+    path = tracker.stages.weights_path(stored.run_id)
     assert path.name == WEIGHTS
     assert path.read_bytes() == b"weights of abc"
     path.write_bytes(b"weights of abd")
     with pytest.raises(InputError, match=r"weights\.safetensors: damaged, its SHA-256"):
-        tracker.weights_path(stored.run_id)
+        tracker.stages.weights_path(stored.run_id)
 
 
 def test_a_stage_whose_weights_are_damaged_is_made_again(tracker: Tracker, tmp_path: Path) -> None:
@@ -230,19 +233,19 @@ def test_a_stage_whose_weights_are_damaged_is_made_again(tracker: Tracker, tmp_p
     stored = publish(tracker, study, make_stage(key="abc"), tmp_path)
     assert stored.run_id is not None
     # Without weights the predictions are sound, so nobody notices before they are wanted.
-    tracker.weights_path(stored.run_id).unlink()
-    assert tracker.find_stage("abc") is not None
+    tracker.stages.weights_path(stored.run_id).unlink()
+    assert tracker.stages.find_stage("abc") is not None
     with pytest.raises(InputError, match=r"artifact weights\.safetensors of run .* is missing"):
-        tracker.weights_path(stored.run_id)
-    assert tracker.find_stage("abc") is None
+        tracker.stages.weights_path(stored.run_id)
+    assert tracker.stages.find_stage("abc") is None
     again = publish(tracker, study, make_stage(key="abc"), tmp_path)
     assert again.run_id not in (None, stored.run_id)
-    found = tracker.find_stage("abc")
+    found = tracker.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == again.run_id
-    assert tracker.weights_path(str(found.run_id)).read_bytes() == b"weights of abc"
+    assert tracker.stages.weights_path(str(found.run_id)).read_bytes() == b"weights of abc"
 
 
 def test_finishing_without_predictions_is_refused(tracker: Tracker) -> None:
     with pytest.raises(ValueError, match=r"files must hold 'stage\.safetensors', got \[\]"):
-        tracker.finish_stage("run", make_stage(), {})
+        tracker.stages.finish_stage("run", make_stage(), {})

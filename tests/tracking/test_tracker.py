@@ -26,7 +26,7 @@ def test_a_study_is_one_experiment_with_one_run(tracker: Tracker) -> None:
         data=data,
     )
     assert study.resolutions == (32, 224)
-    experiment = tracker.client.get_experiment(study.experiment_id)
+    experiment = tracker.store.client.get_experiment(study.experiment_id)
     assert experiment.name == "s"
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     first_line = experiment.tags["mlflow.note.content"].splitlines()[0]
@@ -34,13 +34,13 @@ def test_a_study_is_one_experiment_with_one_run(tracker: Tracker) -> None:
     assert first_line.endswith("Cascades on digits.")
     assert tracker.experiment_of("s") == study.experiment_id
     assert tracker.experiment_of("t") is None
-    run = tracker.client.get_run(study.run_id)
+    run = tracker.store.client.get_run(study.run_id)
     assert (run.info.run_name, run.info.status) == ("s", "RUNNING")
     assert run.data.tags["rcopt.kind"] == "study"
     assert run.data.tags["extra"] == "x"
     assert run.data.tags["rcopt.owner"] == this_owner()
     assert run.data.params == {"seed": "0"}
-    assert tracker.fetch(study.run_id, "study.toml").read_text() == "seed = 0\n"
+    assert tracker.files.fetch(study.run_id, "study.toml").read_text() == "seed = 0\n"
     assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
 
@@ -53,24 +53,24 @@ def test_a_continued_study_keeps_its_run_and_its_start(tracker: Tracker, project
         "s", description="New.", params={"seed": 1, "more": 2}, config_toml="new\n"
     )
     assert (second.run_id, second.started) == (first.run_id, first.started)
-    run = again.client.get_run(second.run_id)
+    run = again.store.client.get_run(second.run_id)
     assert run.info.status == "RUNNING"
     assert run.data.params == {"seed": "0", "more": "2"}, "the first value is kept"
-    assert again.fetch(second.run_id, "study.toml").read_text() == "new\n"
+    assert again.files.fetch(second.run_id, "study.toml").read_text() == "new\n"
     again.end_study(second, "FINISHED")
-    assert again.client.get_run(second.run_id).info.status == "FINISHED"
+    assert again.store.client.get_run(second.run_id).info.status == "FINISHED"
 
 
 def test_a_study_deleted_in_mlflow_says_how_to_mend_it(tracker: Tracker) -> None:
     study = open_study(tracker)
-    tracker.client.delete_experiment(study.experiment_id)
+    tracker.store.client.delete_experiment(study.experiment_id)
     with pytest.raises(InputError, match=r"study s: its MLflow experiment was deleted; restore"):
         open_study(tracker)
 
 
 def test_a_study_run_deleted_in_mlflow_is_made_again(tracker: Tracker) -> None:
     study = open_study(tracker)
-    tracker.client.delete_run(study.run_id)
+    tracker.store.client.delete_run(study.run_id)
     again = open_study(tracker)
     assert again.experiment_id == study.experiment_id
     assert again.run_id != study.run_id
@@ -80,7 +80,7 @@ def test_two_study_runs_made_at_once_become_one(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = open_study(tracker)
-    real = tracker.search
+    real = tracker.store.search
     answers = [False]
 
     def blind_once(*arguments: object) -> object:
@@ -89,42 +89,43 @@ def test_two_study_runs_made_at_once_become_one(
             return iter(())
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tracker, "search", blind_once)
+    monkeypatch.setattr(tracker.store, "search", blind_once)
     assert open_study(tracker).run_id == study.run_id
     monkeypatch.undo()
-    assert len(list(tracker.search([study.experiment_id], ""))) == 1
+    assert len(list(tracker.store.search([study.experiment_id], ""))) == 1
 
 
 def test_what_a_dead_process_left_open_is_closed(tracker: Tracker) -> None:
     study = open_study(tracker)
     stage = make_stage().stage
-    dead = tracker.start_stage(study, "a", stage, {}, {"rcopt.owner": "gone"})
-    alive = tracker.start_stage(study, "b", stage, {})
+    dead = tracker.stages.start_stage(study, "a", stage, {}, {"rcopt.owner": "gone"})
+    alive = tracker.stages.start_stage(study, "b", stage, {})
     assert tracker.close_stale(study) == [dead]
-    assert tracker.client.get_run(dead).info.status == "KILLED"
-    assert "is gone" in tracker.client.get_run(dead).data.tags["rcopt.reason"]
-    assert tracker.client.get_run(alive).info.status == "RUNNING"
-    assert tracker.client.get_run(study.run_id).info.status == "RUNNING"
+    assert tracker.store.client.get_run(dead).info.status == "KILLED"
+    assert "is gone" in tracker.store.client.get_run(dead).data.tags["rcopt.reason"]
+    assert tracker.store.client.get_run(alive).info.status == "RUNNING"
+    assert tracker.store.client.get_run(study.run_id).info.status == "RUNNING"
     assert tracker.close_stale(study, lambda owner: False) == [alive]
-    assert tracker.client.get_run(study.run_id).info.status == "RUNNING"
+    assert tracker.store.client.get_run(study.run_id).info.status == "RUNNING"
 
 
 def test_the_front_is_tagged_and_only_the_front_has_test_numbers(tracker: Tracker) -> None:
     study = open_study(tracker)
     for n in range(3):
-        tracker.log_cascade(study, make_point(n))
+        tracker.cascades.log_cascade(study, make_point(n))
     tested = [replace(make_point(n), test=make_point(n).validation) for n in (0, 1)]
-    marked = tracker.mark_front(study, tested)
+    marked = tracker.cascades.mark_front(study, tested)
     assert [point.trial for point in marked] == [0, 1]
-    runs = {r.data.tags["rcopt.trial"]: r for r in tracker.find_trials(study)}
+    runs = {r.data.tags["rcopt.trial"]: r for r in tracker.cascades.find_trials(study)}
     assert len(runs) == 3, "no second run for a trial that has one"
     assert {r.info.run_id for n, r in runs.items() if n != "2"} == {p.run_id for p in marked}
     assert runs["0"].data.metrics["test/accuracy"] == 0.9123
     assert runs["0"].data.metrics["test/mflops"] == runs["0"].data.metrics["val/mflops"]
     assert "test/accuracy" not in runs["2"].data.metrics
-    tracker.mark_front(study, tested[1:])
+    tracker.cascades.mark_front(study, tested[1:])
     members = [
-        r.data.tags["rcopt.trial"] for r in tracker.search([study.experiment_id], FRONT_FILTER)
+        r.data.tags["rcopt.trial"]
+        for r in tracker.store.search([study.experiment_id], FRONT_FILTER)
     ]
     assert members == ["1"]
 
@@ -132,11 +133,11 @@ def test_the_front_is_tagged_and_only_the_front_has_test_numbers(tracker: Tracke
 def test_front_members_without_a_run_get_one_once(tracker: Tracker) -> None:
     study = open_study(tracker)
     points = [make_point(None, threshold=0.7), make_point(2000, threshold=0.8)]
-    first = tracker.mark_front(study, points)
-    second = tracker.mark_front(study, points)
+    first = tracker.cascades.mark_front(study, points)
+    second = tracker.cascades.mark_front(study, points)
     assert [p.run_id for p in first] == [p.run_id for p in second]
     assert len({p.run_id for p in first}) == 2
-    run = tracker.client.get_run(first[0].run_id or "")
+    run = tracker.store.client.get_run(first[0].run_id or "")
     assert run.data.tags["rcopt.source"] == "exact"
     assert run.data.tags["rcopt.pareto"] == "true"
     assert run.info.status == "FINISHED"
@@ -146,14 +147,14 @@ def test_marking_again_adds_no_metric_values(tracker: Tracker) -> None:
     study = open_study(tracker)
     points = [replace(make_point(0), test=make_point(0).validation)]
     for _ in range(2):
-        (point,) = tracker.mark_front(study, points)
-    history = tracker.client.get_metric_history(point.run_id or "", "test/accuracy")
+        (point,) = tracker.cascades.mark_front(study, points)
+    history = tracker.store.client.get_metric_history(point.run_id or "", "test/accuracy")
     assert len(history) == 1
 
 
 def test_the_ready_made_view_can_be_parsed(tracker: Tracker) -> None:
     study = open_study(tracker)
-    tag = tracker.client.get_experiment(study.experiment_id).tags[TAG]
+    tag = tracker.store.client.get_experiment(study.experiment_id).tags[TAG]
     assert len(tag) < 20_000
     view = json.loads(tag)
     state = json.loads(view["state"])
@@ -174,11 +175,11 @@ def test_files_and_numbers_of_the_study_are_kept(tracker: Tracker, tmp_path: Pat
     report.write_text("<p>front</p>")
     tracker.log_files(study, [report])
     tracker.log_files(study, [report], "figures")
-    assert tracker.fetch(study.run_id, "report.html").read_text() == "<p>front</p>"
-    assert tracker.fetch(study.run_id, "figures/report.html").is_file()
+    assert tracker.files.fetch(study.run_id, "report.html").read_text() == "<p>front</p>"
+    assert tracker.files.fetch(study.run_id, "figures/report.html").is_file()
     for step in (1, 2):
         tracker.set_study_metrics(study, {"hypervolume": step / 10}, step)
-    history = tracker.client.get_metric_history(study.run_id, "hypervolume")
+    history = tracker.store.client.get_metric_history(study.run_id, "hypervolume")
     assert [(m.step, m.value) for m in history] == [(1, 0.1), (2, 0.2)]
 
 
@@ -188,10 +189,10 @@ def test_a_moved_project_finds_its_artifacts(tracker: Tracker, project: Path) ->
     moved = project.with_name(project.name + " moved #1")
     project.rename(moved)
     elsewhere = open_tracker(URI, moved)
-    found = elsewhere.find_stage("abc")
+    found = elsewhere.stages.find_stage("abc")
     assert found is not None
     assert found.run_id == stored.run_id
-    assert elsewhere.weights_path(stored.run_id or "").is_relative_to(moved)
+    assert elsewhere.stages.weights_path(stored.run_id or "").is_relative_to(moved)
     again = publish(elsewhere, open_study(elsewhere), make_stage(key="new"), moved)
-    assert elsewhere.weights_path(again.run_id or "").is_relative_to(moved)
+    assert elsewhere.stages.weights_path(again.run_id or "").is_relative_to(moved)
     assert not list(project.rglob("*.safetensors")), "nothing is written to the old place"

@@ -31,7 +31,7 @@ def study(server: Server, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
     for point in points:
         log.add(point)
     assert log.close() == 0
-    tracker.mark_front(study, [replace(p, test=p.validation) for p in points[6:]])
+    tracker.cascades.mark_front(study, [replace(p, test=p.validation) for p in points[6:]])
     report = folder / "report.html"
     report.write_text("<h1>The report of this study</h1>")
     tracker.log_files(study, [report])

@@ -24,7 +24,7 @@ def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage
         known = read_predictions(study)
         found = {trained.key: trained for trained in known.values()}
     else:
-        found = tracker.find_stages(summary.key for summary in wanted)
+        found = tracker.stages.find_stages(summary.key for summary in wanted)
     for summary in wanted:
         if summary.key not in found:
             raise InputError(

@@ -95,15 +95,17 @@ class StoredPredictions:
         # Under a key of its own: a stage that is trained here must not be taken for this one,
         # which has no weights.
         known = replace(trained, key=f"predictions-{_content(trained)}", run_id=None)
-        found = self._tracker.find_stage(known.key)
+        found = self._tracker.stages.find_stage(known.key)
         if found is None:
-            run_id = self._tracker.start_stage(run, known.key, known.stage, {})
+            run_id = self._tracker.stages.start_stage(run, known.key, known.stage, {})
             with TemporaryDirectory() as folder:
                 path = Path(folder) / tracking.PREDICTIONS
                 save_stage(path, known)
-                found = self._tracker.finish_stage(run_id, known, {tracking.PREDICTIONS: path})
+                found = self._tracker.stages.finish_stage(
+                    run_id, known, {tracking.PREDICTIONS: path}
+                )
         else:
-            self._tracker.reuse_stage(run, found)
+            self._tracker.stages.reuse_stage(run, found)
         return replace(trained, run_id=found.run_id)
 
     def _in(self, key: StageId) -> bool:

@@ -62,9 +62,9 @@ def obtain_stage(
     retry, tracker, progress = context.retry, context.tracker, context.progress
     told = False
     while True:
-        found = retry(tracker.find_stage, key)
+        found = retry(tracker.stages.find_stage, key)
         if found is not None:
-            retry(tracker.reuse_stage, run, found)
+            retry(tracker.stages.reuse_stage, run, found)
             # Whoever stored it may have been killed before it could tidy up.
             _clear(_checkpoint(context, key))
             return found
@@ -75,7 +75,7 @@ def obtain_stage(
         with ExitStack() as held:
             alive = retry(lambda: held.enter_context(context.claims.claim(name)))
             # Another process may have published it between the look above and the claim.
-            if alive is not None and retry(tracker.find_stage, key) is None:
+            if alive is not None and retry(tracker.stages.find_stage, key) is None:
                 training = context.study.settings.training
                 held.enter_context(cpu_threads(training.threads))
                 if training.keep_memory:
@@ -116,7 +116,7 @@ def _make(
     retry, tracker = context.retry, context.tracker
     weights = starting_weights(context.study, wanted)
     if larger is not None:
-        weights = retry(tracker.weights_path, str(larger.run_id))
+        weights = retry(tracker.stages.weights_path, str(larger.run_id))
     initial = open_initial(parse(backbone), weights, resolution)
     model = build(backbone, n_classes, resolution, weights=initial or "none", seed=settings.seed)
     cost = count_macs(model, resolution)
@@ -125,7 +125,7 @@ def _make(
     checkpoint = _checkpoint(context, key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     params = _params(settings, stage, recipe, cost)
-    run_id = retry(tracker.start_stage, run, key, stage, params)
+    run_id = retry(tracker.stages.start_stage, run, key, stage, params)
     try:
         seconds = _seconds_before(checkpoint)
         parts = 1
@@ -142,7 +142,7 @@ def _make(
             alive()
             seconds += record.seconds
             _note_seconds(checkpoint, seconds)
-            tracker.log_epoch(run_id, record)
+            tracker.stages.log_epoch(run_id, record)
             if record.parts > parts:
                 parts = record.parts
                 progress.note(
@@ -192,7 +192,7 @@ def _make(
         def publish() -> TrainedStage:
             # At each attempt: the claim may have been lost while the server was away.
             alive()
-            return tracker.finish_stage(run_id, trained, files)
+            return tracker.stages.finish_stage(run_id, trained, files)
 
         published = retry(publish)
     except BaseException as error:
@@ -200,7 +200,7 @@ def _make(
         handed_on = stopped or isinstance(error, ClaimLost)
         # The store may be what failed; the first error is the one to show.
         with suppress(WorkError):
-            tracker.end_stage(
+            tracker.stages.end_stage(
                 run_id,
                 "KILLED" if handed_on else "FAILED",
                 "interrupted; the next command goes on" if stopped else str(error),
