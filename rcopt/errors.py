@@ -33,6 +33,10 @@ class UnreachableError(WorkError):
     """A server does not answer, or not as it should; the same call may succeed later."""
 
 
+class RefusedError(WorkError):
+    """A store does not take what it is given, and would not take it again either."""
+
+
 class OutageError(WorkError):
     """A server stayed away for longer than one may wait for it."""
 

@@ -61,9 +61,15 @@ def report_command(arguments: argparse.Namespace) -> None:
 
     study = load_study(arguments.study, arguments.overrides)
     folder = Path(arguments.output or study.project / "reports" / study.name)
-    files = publish_report(study, folder)
-    print(files[0])
-    say(f"and {len(files) - 1} figures beside it; also stored with the study's MLflow run")
+    report = publish_report(study, folder)
+    print(report.files[0])
+    stored = "also stored with the study's MLflow run"
+    if report.run_id is None:
+        stored = (
+            "not stored in MLflow, where the study has no run (deleted?): "
+            f"'rcopt run {study.name}' makes it again, then repeat this"
+        )
+    say(f"and {len(report.files) - 1} figures beside it; {stored}")
 
 
 def repeats_command(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,9 +23,22 @@ from rcopt.study.trials import Trials
 _SHOWN_VERSIONS = ("rcopt", "torch", "torchvision", "optuna", "mlflow", "ptflops")
 
 
+@dataclass(frozen=True)
+class PublishedReport:
+    """A report that was written.
+
+    Attributes:
+        files: The page and its figures, the page first.
+        run_id: The MLflow run that they are stored with; None where the study has none.
+    """
+
+    files: list[Path]
+    run_id: str | None
+
+
 def publish_report(
     study: Study, folder: Path, *, n_resamples: int = 1_000, progress: Progress | None = None
-) -> list[Path]:
+) -> PublishedReport:
     """Compute a study's report, write it, and log it to the study's run.
 
     Args:
@@ -33,12 +47,9 @@ def publish_report(
         n_resamples: Of the bootstrap.
         progress: Shows what goes on.
 
-    Returns:
-        The files, the page first.
-
     Raises:
         InputError: If the study has no front yet or minimizes time, or a stage is no longer
-            stored.
+            stored, or its experiment was deleted in MLflow.
     """
     progress = progress or Progress()
     if study.settings.search.cost == "latency":
@@ -48,6 +59,7 @@ def publish_report(
         )
     results = load_results(study.results_file)
     tracker = study.open_tracker(warn=progress.note)
+    run = tracker.study_of(study.name)
     stages = trained_stages(study, tracker)
     by_name = {t.stage.id: t.stage for t in stages}
     with closing(Trials(study.storage, study.name, study.folder, None)) as stored:
@@ -75,11 +87,10 @@ def publish_report(
         seed=study.settings.seed,
     )
     files = write_report(data, folder, thumbnail=_thumbnails(study, progress))
-    run = tracker.study_of(study.name)
     if run is not None:
         tracker.log_files(run, files[:1], "report")
         tracker.log_files(run, files[1:], "report/figures")
-    return files
+    return PublishedReport(files, None if run is None else run.run_id)
 
 
 def _thumbnails(study: Study, progress: Progress) -> Callable[[str], bytes | None] | None:

@@ -39,9 +39,8 @@ def register(
     run = tracker.study_of(study.name, settings.stages.resolutions)
     if run is None:
         raise InputError(f"{study.name}: not in the MLflow store; 'rcopt run' logs it again")
-    point = choice.point
-    if point.run_id is None:
-        point = replace(point, run_id=tracker.cascades.log_cascade(run, point))
+    # The run that the results name may have been deleted since.
+    point = replace(choice.point, run_id=tracker.cascades.run_of(run, choice.point))
     package, weights = _packed(study, point, tracker)
     note = f"Chosen from study `{study.name}`. {choice.verdict()}"
     if choice.certificate is not None:

@@ -60,6 +60,8 @@ def run(
                 f"{study.name}: joining as worker {slot.index} (other workers are running)"
             )
         tracker = study.open_tracker(warn=progress.note)
+        # Before anything is decoded or made: its experiment may have been deleted in MLflow.
+        retry(tracker.experiment_of, study.name)
         provider = open_stages(study, tracker, progress, claims=claims, retry=retry)
         versions = {} if settings.data.source == "predictions" else own_versions(study)
         shared = {**identity(settings), **versions, "data.digest": provider.data.digest}

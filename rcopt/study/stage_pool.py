@@ -10,7 +10,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Stage, StageId
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.errors import InputError, OutageError, UnreachableError, WorkError
+from rcopt.errors import InputError, OutageError, RefusedError, UnreachableError, WorkError
 from rcopt.progress import Progress
 from rcopt.study.file import Study
 from rcopt.study.space import Proposal
@@ -155,7 +155,7 @@ class StagePool:
             try:
                 with interruption.insisted():
                     found = self._provider.obtain(self._run, key, wait=wait)
-            except (UnreachableError, OutageError):
+            except (UnreachableError, OutageError, RefusedError):
                 raise
             except WorkError as error:
                 failure = self._retry(self._stored.add_failure, key, str(error))

@@ -110,25 +110,32 @@ class CascadeStore:
                 str(run.info.run_id): run
                 for run in self._store.search([study.experiment_id], view.FRONT_FILTER)
             }
-            shown = {
-                run.data.tags["rcopt.point"]: str(run.info.run_id)
-                for run in self._store.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
-            }
+            shown = self._without_trial(study)
             marked = tuple(self._mark(study, point, shown) for point in points)
             for run_id in former.keys() - {point.run_id for point in marked}:
                 self._store.client.set_tag(run_id, "rcopt.pareto", "false")
         return marked
 
+    def run_of(self, study: StudyRun, point: OperatingPoint) -> str:
+        """Return the run of a point of the front, made where it was never or was deleted."""
+        with reported("looking for a cascade in MLflow"):
+            return self._run_of(study, point, self._without_trial(study))
+
+    def _run_of(self, study: StudyRun, point: OperatingPoint, shown: Mapping[str, str]) -> str:
+        """Return a point's run; ``shown`` has those of points without a trial."""
+        run_id = shown.get(labels.exact_point(point))
+        if point.trial is not None:
+            run_id = next((r.info.run_id for r in self.find_trials(study, point.trial)), None)
+        return self.log_cascade(study, point) if run_id is None else run_id
+
+    def _without_trial(self, study: StudyRun) -> dict[str, str]:
+        runs = self._store.search([study.experiment_id], "tags.`rcopt.trial` = 'none'")
+        return {run.data.tags.get("rcopt.point", ""): str(run.info.run_id) for run in runs}
+
     def _mark(
         self, study: StudyRun, point: OperatingPoint, shown: Mapping[str, str]
     ) -> OperatingPoint:
-        run_id = point.run_id
-        if run_id is None and point.trial is not None:
-            run_id = next((r.info.run_id for r in self.find_trials(study, point.trial)), None)
-        elif run_id is None:
-            run_id = shown.get(labels.exact_point(point))
-        if run_id is None:
-            run_id = self.log_cascade(study, point)
+        run_id = self._run_of(study, point, shown)
         tested = {} if point.test is None else labels.split_metrics("test", point.test)
         self._store.log(
             run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started

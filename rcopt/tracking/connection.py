@@ -41,14 +41,30 @@ class Connection:
         self.client, self.artifacts = open_store(self.uri)
 
     def search(
-        self, experiments: Sequence[str], where: str, order: Sequence[str] = ()
+        self,
+        experiments: Sequence[str],
+        where: str,
+        order: Sequence[str] = (),
+        *,
+        deleted: bool = False,
     ) -> "Iterator[Run]":
-        """Yield every run of the experiments that fits a filter, page by page."""
+        """Yield every run of the experiments that fits a filter, page by page.
+
+        Args:
+            experiments: Their ids.
+            where: In MLflow's filter language.
+            order: By what, before the runs' age.
+            deleted: Whether the deleted runs are asked for instead of the others.
+        """
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
         token: str | None = None
         while experiments:
             page = self.client.search_runs(
                 list(experiments),
                 where,
+                view,
                 max_results=_PAGE,
                 order_by=[*order, "attributes.start_time ASC"],
                 page_token=token,

@@ -114,11 +114,11 @@ def make_study_run(store: Connection, experiment_id: str, name: str) -> "Run":
 
 def _deleted(store: Connection, name: str, experiment: "Experiment") -> str:
     number = experiment.experiment_id
-    gone = f"mlflow gc --experiment-ids {number} --backend-store-uri "
+    gone = f"MLFLOW_TRACKING_URI={store.uri} mlflow gc --experiment-ids {number} "
     if store.artifacts is None:
-        gone = f"on the server's machine, {gone}with the server's own"
+        gone = f"on the server's machine: {gone}--backend-store-uri and the server's database"
     else:
-        gone += store.uri
+        gone += f"--backend-store-uri {store.uri}"
     return (
         f"study {name}: its MLflow experiment was deleted; restore it "
         f"({_command(store, 'restore')} -x {number}), remove it for good ({gone}), or give the "

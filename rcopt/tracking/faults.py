@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rcopt.errors import InputError, UnreachableError, WorkError
+from rcopt.errors import InputError, RefusedError, UnreachableError
 
 #: What errors of libraries that speak to stores are called, or say, when nobody answers.
 _AWAY = (
@@ -17,32 +17,51 @@ _AWAY = (
 _FULL = (28, 122)
 
 
+#: What MLflow says of a run that it does not change any more.
+_DELETED = "must be in the 'active' state"
+
+#: HTTP status of a store that refuses, to what can be done about it.
+_MEND = {
+    401: "set the login that the server asks for",
+    403: "have this user allowed to write there",
+    413: "the server, or a proxy before it, takes no file of this size: raise its limit "
+    "(client_max_body_size in nginx)",
+    507: "free space on the server",
+}
+
+
 @contextmanager
 def reported(what: str) -> Iterator[None]:
-    """Turn what MLflow and the file system raise into one line.
+    """Turn what MLflow, its stores of artifacts and the file system raise into one line.
 
     Raises:
-        InputError: If no space is left.
+        InputError: If no space is left, or a package is missing.
         UnreachableError: If the server, or the database behind it, does not answer.
-        WorkError: On anything else that MLflow refused.
+        RefusedError: On anything else that MLflow or its store refused.
     """
     from mlflow.exceptions import MlflowException
+    from requests.exceptions import HTTPError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         if no_space(error):
-            raise InputError(f"{what}: no space left; free some and repeat") from error
+            where = getattr(error, "filename", None)
+            raise InputError(
+                f"{what}: no space left{(where and f' on {where}') or ''}; free some and repeat"
+            ) from error
         if away(error):
             raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
-        raise WorkError(f"{what}: {first_line(error)}") from error
-    except OSError as error:
-        if no_space(error):
-            where = error.filename or "the MLflow store's disk"
-            raise InputError(f"{what}: no space left on {where}; free some and repeat") from error
-        if away(error):
-            raise UnreachableError(f"{what}: MLflow: {first_line(error)}") from error
-        raise WorkError(f"{what}: {error}") from error
+        text = first_line(error)
+        if isinstance(error, HTTPError) and error.response is not None:
+            status = error.response.status_code
+            text = f"artifacts: HTTP {status}; {_MEND.get(status, text)}"
+        elif _DELETED in text:
+            text = (
+                "a run was deleted in MLflow meanwhile; repeat the command, or restore the run "
+                f"({text})"
+            )
+        raise RefusedError(f"{what}: {text}") from error
     except ImportError as error:
         raise InputError(
             f"{what}: the store of its artifacts needs a package that is not installed "
@@ -54,7 +73,7 @@ def reported(what: str) -> Iterator[None]:
             raise
         if store_away(error):
             raise UnreachableError(f"{what}: artifacts: {first_line(error)}") from error
-        raise WorkError(f"{what}: artifacts: {first_line(error)}{store_hint(error)}") from error
+        raise RefusedError(f"{what}: artifacts: {first_line(error)}{store_hint(error)}") from error
 
 
 def no_space(error: Exception) -> bool:

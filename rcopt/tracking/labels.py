@@ -66,6 +66,15 @@ def exact_point(point: OperatingPoint) -> str:
     return json.dumps(entry, separators=(",", ":"))
 
 
+def trial_of(text: str) -> int | None:
+    """Return the trial number in what `exact_point` gave; None where there is none."""
+    try:
+        trial = json.loads(text)["trial"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return trial if isinstance(trial, int) else None
+
+
 def cascade_note(point: OperatingPoint) -> str:
     """Return a cascade run's description: what answers what, in a table."""
     evaluation = point.validation

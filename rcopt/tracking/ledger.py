@@ -4,6 +4,7 @@ import csv
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.cost import COSTS
@@ -11,6 +12,9 @@ from rcopt.processes import owner_alive, this_owner
 from rcopt.tracking import labels
 from rcopt.tracking.records import StudyRun
 from rcopt.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 #: The study run's artifact with a row per trial.
 TABLE = "trials.csv"
@@ -43,7 +47,9 @@ class Ledger:
             return
         self._runs, self._unfinished = {}, {}
         for run in self._tracker.cascades.find_trials(self._study):
-            trial, run_id = int(run.data.tags["rcopt.trial"]), str(run.info.run_id)
+            trial, run_id = self._trial_of(run), str(run.info.run_id)
+            if trial is None:
+                continue
             owner = run.data.tags.get("rcopt.owner", "")
             busy = run.info.status == "RUNNING" and owner != this_owner() and owner_alive(owner)
             if run.info.status != "FINISHED" and not busy:
@@ -119,6 +125,20 @@ class Ledger:
                 table.writerows(self._rows[trial] for trial in sorted(self._rows))
             self._tracker.files.upload(self._study.run_id, TABLE, path)
         self.unsaved = 0
+
+    def _trial_of(self, run: "Run") -> int | None:
+        """Return a run's trial, put back where somebody wrote a word in its place."""
+        tag, run_id = run.data.tags["rcopt.trial"], str(run.info.run_id)
+        if tag.isdecimal():
+            return int(tag)
+        said = f"run {run_id}: its tag rcopt.trial is {tag!r}, not the number of a trial"
+        trial = labels.trial_of(run.data.tags.get("rcopt.point", ""))
+        if trial is None:
+            self._tracker.store.warn(f"{said}; it is left out, its trial is logged again")
+            return None
+        self._tracker.store.client.set_tag(run_id, "rcopt.trial", str(trial))
+        self._tracker.store.warn(f"{said}; {trial} is put back")
+        return trial
 
     def _add_row(self, trial: int, point: OperatingPoint) -> None:
         if trial not in self._rows:

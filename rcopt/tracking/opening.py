@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import sqlite3
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -110,7 +112,7 @@ def relocate(database: Path) -> int:
         ).fetchall()
         for experiment, old, relative in marked:
             new = (database.parent / relative).as_uri()
-            if old == new:
+            if old == new or not _may_move(database, old, relative):
                 continue
             changed += 1
             db.execute(
@@ -124,6 +126,15 @@ def relocate(database: Path) -> int:
                     (new + "/", len(old) + 2, len(old) + 1, old + "/"),
                 )
     return changed
+
+
+def _may_move(database: Path, old: str, relative: str) -> bool:
+    """Return whether artifacts may lie where an experiment's tag says, which anyone can edit."""
+    parts = Path(relative).parts
+    if len(parts) != 2 or parts[0] != "artifacts" or ".." in parts:
+        return False
+    before = Path(urllib.request.url2pathname(urllib.parse.urlsplit(old).path))
+    return (database.parent / relative).is_dir() or not before.is_dir()
 
 
 _LOCATIONS = (

@@ -9,7 +9,14 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from rcopt.errors import AbsentError, DamagedError, InputError, UnseenError, WorkError
+from rcopt.errors import (
+    AbsentError,
+    DamagedError,
+    InputError,
+    UnreachableError,
+    UnseenError,
+    WorkError,
+)
 from rcopt.files import file_digest
 from rcopt.tracking.connection import Connection
 
@@ -151,10 +158,30 @@ class RunFiles:
         return Path(uri) / name if uri.startswith("/") else None
 
     def _download(self, run_id: str, name: str, path: Path) -> None:
+        """Put an artifact at a path; leave nothing there if the store does not have it."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        # Not by MlflowClient, which says of every failure that the path is wrong.
+        source = f"{self._store.client.get_run(run_id).info.artifact_uri}/{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             try:
-                got = self._store.client.download_artifacts(run_id, name, folder)
+                got = download_artifacts(
+                    artifact_uri=source, dst_path=folder, tracking_uri=self._store.uri
+                )
             except FileNotFoundError:
                 return
+            except MlflowException as error:
+                # It holds the store's own error as text alone. A store that is away says so
+                # when it is asked what it has.
+                if name not in self._names(run_id, name.rpartition("/")[0]):
+                    return
+                if re.search(r"\b4\d\d Client Error", str(error)):
+                    raise
+                reason = str(error).strip().splitlines()[-1][:200]
+                raise UnreachableError(f"{name} of run {run_id}: artifacts: {reason}") from error
             Path(got).replace(path)
+
+    def _names(self, run_id: str, folder: str) -> set[str]:
+        return {f.path for f in self._store.client.list_artifacts(run_id, folder or None)}

@@ -117,6 +117,30 @@ class StageStore:
             )
         return found
 
+    def why_missing(self, key: str) -> str:
+        """Return what was deleted that held a stage, and how it comes back; empty if nothing.
+
+        Raises:
+            WorkError: If the store does not answer.
+        """
+        where = f"attributes.status = 'FINISHED' AND tags.`rcopt.stage_key` = {quoted(key)}"
+        restore = f"MLFLOW_TRACKING_URI={self._store.uri} mlflow"
+        with reported("looking for deleted stages"):
+            every = {e.experiment_id: e for e in self._store.experiments(deleted=True)}
+            for run in self._store.search(list(every), where, deleted=True):
+                experiment = every[run.info.experiment_id]
+                if experiment.lifecycle_stage == "deleted":
+                    number = experiment.experiment_id
+                    return (
+                        f"its experiment {experiment.name} was deleted in MLflow; {restore} "
+                        f"experiments restore -x {number} brings it back"
+                    )
+                return (
+                    f"its run {run.info.run_id} was deleted in MLflow; {restore} runs restore "
+                    f"--run-id {run.info.run_id} brings it back"
+                )
+        return ""
+
     def start_stage(
         self,
         study: StudyRun,
@@ -135,6 +159,8 @@ class StageStore:
             tags: More tags.
         """
         all_params = {"backbone": stage.backbone, "resolution": stage.resolution, **params}
+        if told := self.why_missing(key):
+            self._store.warn(f"{stage.name}: {told}")
         with reported(f"opening the MLflow run of {stage.name}"):
             return self._create_run(
                 study,
@@ -189,6 +215,12 @@ class StageStore:
             raise ValueError(f"files must hold {PREDICTIONS!r}, got {sorted(files)}")
         name = trained.stage.name
         with reported(f"storing {name} in MLflow"):
+            if self._store.client.get_run(run_id).info.lifecycle_stage == "deleted":
+                self._store.client.restore_run(run_id)
+                self._store.warn(
+                    f"{name}: its run {run_id} was deleted in MLflow while it was trained; it is "
+                    "restored, so that the training is not lost"
+                )
             digests = {
                 file: self._files.upload(run_id, file, path) for file, path in files.items()
             }

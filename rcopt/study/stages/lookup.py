@@ -27,9 +27,10 @@ def trained_stages(study: Study, tracker: tracking.Tracker) -> list[TrainedStage
         found = tracker.stages.find_stages(summary.key for summary in wanted)
     for summary in wanted:
         if summary.key not in found:
+            told = tracker.stages.why_missing(summary.key)
             raise InputError(
                 f"{study.name}: the predictions of {summary.stage.name} are no longer stored; "
-                f"'rcopt run {study.name}' trains it again"
+                f"'rcopt run {study.name}' trains it again{told and f' ({told})'}"
             )
     return [found[summary.key] for summary in wanted]
 
