@@ -175,6 +175,7 @@ class Runner:
     def _backfill(self, log: tracking.CascadeLog) -> None:
         """Log what an earlier command, or a worker that was killed, could not."""
         points = {p.trial: p for p in self._points() if p.trial is not None}
+        log.disown(points)
         for number in log.missing(points):
             self._hand_over(log, points[number])
         self._logged |= points.keys()

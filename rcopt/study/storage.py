@@ -153,6 +153,19 @@ def open_optuna_study(
     return study
 
 
+def check_stored(storage: BaseStorage, name: str, shown: str) -> None:
+    """Refuse a study that is to be read and is not in its storage.
+
+    Raises:
+        InputError: Saying how its trials begin anew.
+    """
+    if _stored_name(storage, name) not in {s.study_name for s in storage.get_all_studies()}:
+        raise InputError(
+            f"{name}: its trials are not in search.storage = {shown!r} (deleted, as in "
+            f"optuna-dashboard?); 'rcopt run {name}' begins them anew, trained stages are kept"
+        )
+
+
 def _stored_name(storage: BaseStorage, name: str) -> str:
     """Return what a study is called in its storage: by another name if it was renamed there."""
     stored = storage.get_all_studies()

@@ -5,7 +5,7 @@ No trial is ever left running by a killed process: it enters the storage as one 
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from rcopt.core.cascade import StageId
 from rcopt.core.cost import CostName
 from rcopt.errors import InputError
 from rcopt.study.foreign_trials import ANSWERS, SKIPPED, TAKEN
-from rcopt.study.storage import IDENTITY, open_optuna_study, open_storage, reported, short_text
+from rcopt.study.storage import (
+    IDENTITY,
+    check_stored,
+    open_optuna_study,
+    open_storage,
+    reported,
+    short_text,
+)
 from rcopt.study.trial_records import METRICS, trial_source
 from rcopt.study.workers.claims import shared_lock
 
@@ -51,8 +58,8 @@ class Trials:
         cost: What the trials minimize; names their second value.
 
     Raises:
-        InputError: If the storage is corrupt or cannot be reached, or if the study was made
-            with other settings.
+        InputError: If the storage is corrupt or cannot be reached, if the study was made with
+            other settings, or if it is to be read and is not there.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class Trials:
         # First use of an empty database by several processes at once fails for most of them.
         with shared_lock(storage, folder, "store"):
             self._storage = open_storage(storage, folder)
+            if identity is None:
+                check_stored(self._storage, name, storage)
             self.study = open_optuna_study(self._storage, name, storage, METRICS[cost])
             self._counted = self._sampled = self._seen = 0
             self._finished: list[FrozenTrial] = []
@@ -112,9 +121,11 @@ class Trials:
         for key, value in attributes.items():
             if key.startswith(_FAILED):
                 backbone, _, resolution = key.removeprefix(_FAILED).rpartition("@")
-                found[StageId(int(resolution), backbone)] = Failure(
-                    value["attempts"], value["reason"]
-                )
+                # One that another program wrote over counts as no failure.
+                with suppress(ValueError, LookupError, TypeError):
+                    found[StageId(int(resolution), backbone)] = Failure(
+                        int(value["attempts"]), str(value["reason"])
+                    )
         return found
 
     def add_failure(self, stage: StageId, reason: str) -> Failure:

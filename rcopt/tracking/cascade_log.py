@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from rcopt.core.cascade import OperatingPoint
@@ -75,6 +75,18 @@ class CascadeLog:
             self._queue.put_nowait(point)
         except queue.Full:
             self._dropped += 1
+
+    def disown(self, points: Mapping[int, OperatingPoint]) -> None:
+        """Let go of what MLflow holds as trials of these numbers and is not these points.
+
+        A study whose trials were deleted begins anew with number 0.
+
+        Raises:
+            WorkError: If the store does not answer.
+        """
+        with self._using, reported("comparing MLflow's trials with the study's"):
+            self._ledger.load()
+            self._ledger.disown(points)
 
     def missing(self, trials: Iterable[int]) -> list[int]:
         """Return which of these trials MLflow does not hold yet.

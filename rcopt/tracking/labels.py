@@ -1,6 +1,7 @@
 """What people read in MLflow: names, notes, parameters and rounded numbers of runs."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
@@ -150,6 +151,15 @@ def table_row(point: OperatingPoint) -> Mapping[str, str]:
         row[f"threshold.{stage.resolution}"] = "" if threshold is None else repr(threshold)
         row[f"exit_rate.{stage.resolution}"] = repr(rate)
     return row
+
+
+def same_numbers(row: Mapping[str, str], point: OperatingPoint) -> bool:
+    """Return whether a row of ``trials.csv`` is of this point, up to rounding."""
+    known = {"accuracy": point.validation.accuracy, "mean_flops": point.validation.mean_flops}
+    try:
+        return all(math.isclose(float(row[k]), v, rel_tol=1e-6) for k, v in known.items())
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _stages(point: OperatingPoint) -> tuple[Stage, ...]:

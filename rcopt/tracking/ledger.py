@@ -67,6 +67,20 @@ class Ledger:
         """Read again before the next use: a call failed, and may have been carried out."""
         self._loaded = False
 
+    def disown(self, points: Mapping[int, OperatingPoint]) -> None:
+        """Let go of trials of these numbers that are others: the study was begun anew.
+
+        Their runs stay, as those of cascades without a trial.
+        """
+        for trial, point in points.items():
+            row = self._rows.get(trial)
+            if row is None or labels.same_numbers(row, point):
+                continue
+            del self._rows[trial]
+            if trial in self._runs:
+                self._tracker.store.client.set_tag(self._runs[trial], "rcopt.trial", "none")
+                del self._runs[trial]
+
     def missing(self, trials: Iterable[int]) -> list[int]:
         """Return which of these trials are not wholly there."""
         return [
@@ -86,6 +100,7 @@ class Ledger:
             trial = point.trial
             if trial is None:
                 raise ValueError("points must have trial numbers, got None")
+            self.disown({trial: point})
             if not self.gets_run(point):
                 if trial not in self._rows:
                     steps[trial] = point

@@ -180,6 +180,44 @@ def test_a_study_that_was_deleted_begins_anew(started: Study) -> None:
     assert sampled(started) == 2
 
 
+def test_a_study_that_was_deleted_is_not_made_by_who_reads(
+    started: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = started.folder / "trials.journal"
+    optuna.delete_study(study_name=started.name, storage=opened(started)._storage)
+    before = journal.read_bytes()
+    assert main(["status", str(started.file)]) == 2
+    said = capsys.readouterr().err
+    assert "its trials are not in search.storage = 'journal' (deleted" in said
+    assert f"'rcopt run {started.name}' begins them anew" in said
+    assert journal.read_bytes() == before
+
+
+def test_trials_that_begin_anew_replace_those_of_before_in_mlflow(started: Study) -> None:
+    tracker = started.open_tracker()
+    run_of_study = tracker.study_of(started.name)
+    assert run_of_study is not None
+    optuna.delete_study(study_name=started.name, storage=opened(started)._storage)
+    assert main(["run", str(started.file), "--quiet", "--trials", "3"]) == 0
+    stored = {t.number: t.user_attrs for t in opened(started).trials}
+    for run in tracker.cascades.find_trials(run_of_study):
+        number = int(run.data.tags["rcopt.trial"])
+        if number in stored:
+            logged = json.loads(run.data.tags["rcopt.point"])
+            stages = [[s["resolution"], s["backbone"]] for s in logged["stages"]]
+            assert stages == [list(stage) for stage in stored[number]["stages"]]
+            assert logged["validation"]["accuracy"] == pytest.approx(
+                opened(started).trials[number].values[0]
+            )
+
+
+def test_a_failure_that_another_program_wrote_over_counts_as_none(started: Study) -> None:
+    for number, word in enumerate(("often", 3, {"attempts": "many"}, None)):
+        opened(started).set_user_attr(f"rcopt.failed.resnet18@{number}", word)
+    assert main(["status", str(started.file)]) == 0
+    assert run(started, 6) == 0
+
+
 def test_a_study_of_one_stage_shows_its_front_in_its_status(
     started: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
