@@ -90,7 +90,7 @@ class DegradedAnswers:
         from rcopt.models.weights import load_weights
 
         if trained.key not in self._networks:
-            path = self._tracker.weights_path(str(trained.run_id))
+            path = self._tracker.stages.weights_path(str(trained.run_id))
             self._networks[trained.key] = load_weights(path).model
         return predict(
             self._networks[trained.key],

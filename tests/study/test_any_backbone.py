@@ -68,7 +68,7 @@ def test_they_go_from_the_study_file_to_a_served_model(
     assert len(runs_of(study.project, "stage")) == 4
     status = read_status(study)
     assert (status.done, status.running, status.queued) == (4, 0, 0)
-    assert len(publish_report(study, study.project / "reports")) > 1
+    assert len(publish_report(study, study.project / "reports").files) > 1
     assert set(stage_times(study, [s.stage for s in results.stages], 3).amounts) == NAMES
 
     files = export_predictions(study, study.project / "stored")

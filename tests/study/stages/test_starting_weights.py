@@ -53,7 +53,7 @@ def test_a_stage_starts_from_the_larger_one_which_is_trained_before(study: Study
     assert order[LARGE] < order[SMALL]
     tracker = study.open_tracker()
     small, large = (
-        load_weights(tracker.weights_path(str(stages[name].run_id))).model.state_dict()
+        load_weights(tracker.stages.weights_path(str(stages[name].run_id))).model.state_dict()
         for name in (SMALL, LARGE)
     )
     # At this learning rate nothing moves but what batch norm has seen.
@@ -76,7 +76,7 @@ def test_a_stage_starts_from_the_larger_one_which_is_trained_before(study: Study
         load_stage(path).details["weights_source"]
         for path in export_predictions(study, study.project / "stored")
     )
-    page = publish_report(study, study.project / "page", n_resamples=20)[0].read_text()
+    page = publish_report(study, study.project / "page", n_resamples=20).files[0].read_text()
     assert "started from weights that were trained elsewhere" in page
     choice = choosing.select(study, Criterion(max_drop=1.0))
     single = next(p for p in front(study, everything=True) if len(p.cascade.stages) == 1)
