@@ -75,6 +75,7 @@ class LoadedCascade:
         base_side: Side in pixels to decode pictures to.
         levels: Range of samples of more than 8 bits; see `rcopt.data.images.decode`.
         description: The whole of ``cascade.json``.
+        folder: Where it lies.
         seen_before: See `CascadePackage`; empty for cascades packaged before there was a monitor.
     """
 
@@ -83,6 +84,7 @@ class LoadedCascade:
     base_side: int
     levels: Levels | None
     description: Mapping[str, Any]
+    folder: Path
     seen_before: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -281,6 +283,7 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
         base_side,
         None if levels is None else (float(levels[0]), float(levels[1])),
         description,
+        folder,
         _counts(description.get("seen_before", {})),
     )
 
