@@ -59,6 +59,11 @@ def choice_options(parser: argparse.ArgumentParser, title: str, *, required: boo
     )
     asked.add_argument("--knee", action="store_true", help="the knee point of the front")
     asked.add_argument("--trial", type=int, metavar="N", help="the configuration of trial N")
+    certificate_options(parser)
+
+
+def certificate_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is to be guaranteed."""
     parser.add_argument(
         "--certify",
         type=share,

@@ -5,12 +5,14 @@ import sys
 from typing import Any
 
 from rcopt.cli.arguments import (
+    certificate_options,
     choice_options,
     cost_option,
     count,
     output_format,
     ranked,
     say,
+    share,
     suggest,
     tell_looks,
     wanted,
@@ -121,6 +123,55 @@ def monitor_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def recalibrate_command(arguments: argparse.Namespace) -> None:
+    """Choose a registered cascade's thresholds anew from labelled pictures."""
+    import textwrap
+    from pathlib import Path
+
+    from rcopt.cli.tables import width
+    from rcopt.core.wording import cascade_text, percent
+    from rcopt.errors import InputError
+    from rcopt.serving import registry
+    from rcopt.serving.recalibration import recalibrate, weights_of
+
+    tracker = _tracker(arguments)
+    name = arguments.model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    loaded = registry.load_cascade(f"models:/{arguments.model.removeprefix('models:/')}", tracker)
+    if loaded.description["run_id"] is None:
+        raise InputError(f"{arguments.model}: it has no run in MLflow, so it cannot be registered")
+    found = recalibrate(
+        loaded,
+        Path(arguments.folder),
+        max_drop=arguments.max_drop,
+        confidence=arguments.certify,
+        promise=arguments.promise,
+    )
+    point, (n, n_calibration) = found.package.point, found.n_images
+    said = (
+        f"Recalibrated on {n} pictures of {Path(arguments.folder).name}: accuracy "
+        f"{percent(point.validation.accuracy)} there ({found.reference.name} alone "
+        f"{percent(found.reference_accuracy)}), {percent(found.calibration_accuracy)} on "
+        f"{n_calibration} others."
+    )
+    if found.certificate is not None:
+        text = str(found.certificate)
+        said += f" {text[0].upper()}{text[1:]}"
+    weights = weights_of(loaded)
+    registered = registry.register(
+        tracker,
+        found.package,
+        {stage: weights[stage] for stage in point.cascade.stages},
+        name,
+        experiment_id=tracker.models.experiment_of(point.run_id or ""),
+        alias=arguments.alias,
+        note=said,
+    )
+    print(f"{name}: {cascade_text(point.cascade, short=True)}\n")
+    print(textwrap.fill(said, min(width(), 80)))
+    say(f"registered {registered.name} version {registered.version} as @{registered.alias}")
+    suggest(f"rcopt predict {registered.name}@{registered.alias} IMAGE...")
+
+
 def bench_command(arguments: argparse.Namespace) -> None:
     """Show the time of a cascade beside its FLOPs."""
     from pathlib import Path
@@ -156,12 +207,16 @@ def _picked(arguments: argparse.Namespace) -> Any:
 
 def _loaded(arguments: argparse.Namespace) -> Any:
     from rcopt.serving.registry import load_cascade
+
+    return load_cascade(arguments.model, _tracker(arguments), device=arguments.device)
+
+
+def _tracker(arguments: argparse.Namespace) -> Any:
     from rcopt.study.file import load_project
     from rcopt.tracking import open_tracker
 
     project, uri = load_project()
-    tracker = open_tracker(arguments.uri or uri, project)
-    return load_cascade(arguments.model, tracker, device=arguments.device)
+    return open_tracker(arguments.uri or uri, project)
 
 
 def _select_options(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +248,19 @@ def _monitor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, in their order")
     _model_options(parser)
     parser.add_argument("--format", choices=["table", "json"], default="table")
+
+
+def _recalibrate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="registered NAME, NAME@ALIAS or NAME/VERSION")
+    parser.add_argument("folder", help="labelled pictures: FOLDER/CLASS/IMAGE")
+    parser.add_argument(
+        "--max-drop", type=share, required=True, help="accuracy given up: 0.01 or 1%%"
+    )
+    certificate_options(parser)
+    parser.add_argument(
+        "--alias", default="recalibrated", help="of the new version (default: recalibrated)"
+    )
+    parser.add_argument("--uri", help="the MLflow store (default: this project's)")
 
 
 def _bench_options(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +297,13 @@ COMMANDS = (
         "say whether pictures are still like those that a cascade was calibrated on",
         monitor_command,
         _monitor_options,
+        takes_study=False,
+    ),
+    Command(
+        "recalibrate",
+        "choose a registered cascade's thresholds anew from labelled pictures",
+        recalibrate_command,
+        _recalibrate_options,
         takes_study=False,
     ),
     Command(

@@ -115,6 +115,15 @@ class ModelStore:
             client.set_tag(run_id, "rcopt.model", f"{name}/{made.version}")
         return int(made.version), model_id
 
+    def experiment_of(self, run_id: str) -> str:
+        """Return the experiment of the run that a model came from.
+
+        Raises:
+            WorkError: If the store refuses, or has no such run.
+        """
+        with reported(f"looking for run {run_id}"):
+            return str(self._store.client.get_run(run_id).info.experiment_id)
+
     def locate(self, source: str, alias: str) -> str:
         """Return where the files of a registered model's version are.
 
