@@ -91,7 +91,7 @@ def test_a_study_of_stored_predictions_ends_with_an_exact_front(new_study: NewSt
     assert accuracies == sorted(set(accuracies))
     assert flops == sorted(set(flops))
     # What was stored is what Python returns, and what `front` returns is the same.
-    assert repr(front(study, everything=True)) == repr(list(results.points))
+    assert repr(list(front(study, everything=True))) == repr(list(results.points))
     assert len(front(study)) <= 20
 
 
