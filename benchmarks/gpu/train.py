@@ -25,6 +25,9 @@ from rcopt.models.prediction import predict
 from rcopt.models.recipe import Recipe
 from rcopt.models.training import train
 
+#: Seconds between written states; a large network's takes a second, as long as an epoch.
+_SAVE_EVERY = 30.0
+
 
 def train_plan(packed: Path, results: Path, *, limit: float, device: str) -> None:
     """Train the stages that have no answers yet, until the time is over.
@@ -79,6 +82,7 @@ def _train_stage(
         seed=stage.seed,
         device=where,
         checkpoint=checkpoint,
+        save_every=_SAVE_EVERY,
     ):
         seen = record.images_per_second * record.seconds
         spent += record.seconds

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,6 +75,7 @@ def train(
     seed: int,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
+    save_every: float = 0.0,
 ) -> Iterator[EpochRecord]:
     """Train a model in place, an epoch at each step of the iteration.
 
@@ -89,10 +90,12 @@ def train(
         dataset: Of which the ``train`` split is used.
         resolution: Side of the stage's input.
         recipe: How to train.
-        seed: Of order, crops and dropout.
+        seed: Of order, crops, mixing and dropout.
         device: Where to train. On CUDA the training images live there as uint8.
         checkpoint: File for the state after each epoch, continued from if it is there; the
             caller removes it when the result is safe.
+        save_every: Seconds for which a written state stays good enough. The last one is written
+            in any case, and so is the one at which the caller closes the iteration.
 
     Yields:
         A record after each epoch that was trained now (epochs in the checkpoint are not
@@ -108,82 +111,109 @@ def train(
         raise ValueError(f"resolution must be positive, got {resolution}")
     if len(indices) < 2:
         raise ValueError(f"the train split must have at least 2 images, got {len(indices)}")
-    return _train(model, dataset, resolution, recipe, seed, torch.device(device), checkpoint)
+    training = _Training(model, dataset, resolution, recipe, seed, torch.device(device))
+    return _epochs(training, recipe, checkpoint, save_every)
 
 
-def _train(
-    model: nn.Module,
-    dataset: Dataset,
-    resolution: int,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None,
+def _epochs(
+    training: "_Training", recipe: Recipe, checkpoint: Path | None, save_every: float
 ) -> Iterator[EpochRecord]:
-    model.to(device)
-    norms = _norms(model) if recipe.frozen_norms else []
-    for norm in norms:
-        norm.requires_grad_(False)
-    batches = Batches(dataset, recipe, device, preprocessing_of(model))
-    _fit_images(model, batches, seed, side(recipe, 0, resolution))
-    mix = make_mixing(recipe, len(dataset.classes))
-    optimizer = make_optimizer(model, recipe)
-    average = make_average(model, recipe)
-    last_side = crop_side(recipe, resolution)
-    last_format = resolve_precision(recipe.precision, model, device, training_side=last_side)
-    belongs_to = repr((dataset.digest, resolution, recipe.identity(), seed, last_format))
-    first, parts = 0, 1
-    if checkpoint is not None:
-        first = load_checkpoint(
-            checkpoint, model, optimizer, belongs_to=belongs_to, average=average
-        )
+    first = 0 if checkpoint is None else training.restore(checkpoint)
+    saved = time.perf_counter()
     for epoch in range(first, recipe.epochs):
         began = time.perf_counter()
-        now = side(recipe, epoch, resolution)
-        number_format = resolve_precision(
-            recipe.precision, model, device, training_side=crop_side(recipe, now)
+        record = training.epoch(epoch)
+        last, old = epoch + 1 == recipe.epochs, began - saved >= save_every
+        written = checkpoint is not None and (last or old)
+        if checkpoint is not None and written:
+            training.save(checkpoint, epoch + 1)
+            saved = time.perf_counter()
+        seconds = time.perf_counter() - began
+        seen = record.images_per_second * record.seconds
+        try:
+            yield replace(record, seconds=seconds, images_per_second=seen / seconds)
+        except GeneratorExit:
+            if checkpoint is not None and not written:
+                training.save(checkpoint, epoch + 1)
+            raise
+    training.finish()
+
+
+class _Training:
+    """A network, what moves it, and what is kept of it on the way."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        resolution: int,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._model = model.to(device)
+        self._resolution, self._recipe = resolution, recipe
+        self._seed, self._device = seed, device
+        self._frozen = _norms(model) if recipe.frozen_norms else []
+        for norm in self._frozen:
+            norm.requires_grad_(False)
+        self._batches = Batches(dataset, recipe, device, preprocessing_of(model))
+        _fit_images(model, self._batches, seed, side(recipe, 0, resolution))
+        self._mix = make_mixing(recipe, len(dataset.classes))
+        self._optimizer = make_optimizer(model, recipe)
+        self._average = make_average(model, recipe)
+        self._parts = 1
+        number_format = self._number_format(resolution)
+        self._belongs_to = repr(
+            (dataset.digest, resolution, recipe.identity(), seed, number_format)
         )
-        model.train()
-        for norm in norms:
+
+    def restore(self, checkpoint: Path) -> int:
+        """Return how many epochs the state in a file has seen, now this one's."""
+        return load_checkpoint(
+            checkpoint,
+            self._model,
+            self._optimizer,
+            belongs_to=self._belongs_to,
+            average=self._average,
+        )
+
+    def save(self, checkpoint: Path, epoch: int) -> None:
+        """Write the state after so many epochs."""
+        save_checkpoint(
+            checkpoint,
+            self._model,
+            self._optimizer,
+            epoch=epoch,
+            belongs_to=self._belongs_to,
+            average=self._average,
+        )
+
+    def epoch(self, epoch: int) -> EpochRecord:
+        """Train for an epoch, numbered from 0."""
+        began = time.perf_counter()
+        recipe, batches = self._recipe, self._batches
+        pixels = side(recipe, epoch, self._resolution)
+        number_format = self._number_format(pixels)
+        self._model.train()
+        for norm in self._frozen:
             norm.eval()
-        loss_sum = torch.zeros((), device=device)
-        right = torch.zeros((), device=device, dtype=torch.int64)
-        with _own_random_state(device, seed, epoch):
-            for step, (inputs, labels) in enumerate(batches.epoch(seed, epoch, now)):
-                steps = epoch * batches.steps + step
-                done = (steps + 0.5) / (recipe.epochs * batches.steps)
-                set_rates(optimizer, recipe, done)
-                if mix is not None:
-                    inputs, labels = mix(inputs, labels)
-                while True:
-                    optimizer.zero_grad(set_to_none=True)
-                    try:
-                        loss, hits = _gradients(
-                            model, inputs, labels, parts, recipe.label_smoothing, number_format
-                        )
-                        break
-                    except RuntimeError as error:
-                        parts = _more_parts(error, parts, len(inputs), device)
-                optimizer.step()
-                if average is not None:
-                    average.update(steps)
+        loss_sum = torch.zeros((), device=self._device)
+        right = torch.zeros((), device=self._device, dtype=torch.int64)
+        with _own_random_state(self._device, self._seed, epoch):
+            for step, (inputs, labels) in enumerate(
+                batches.epoch(self._seed, epoch, pixels), epoch * batches.steps
+            ):
+                done = (step + 0.5) / (recipe.epochs * batches.steps)
+                set_rates(self._optimizer, recipe, done)
+                loss, hits = self._step(step, inputs, labels, number_format)
                 loss_sum += loss
                 right += hits
         loss_mean = loss_sum.item() / batches.steps
         if not math.isfinite(loss_mean):
             raise TrainingDiverged(epoch + 1, loss_mean)
-        if checkpoint is not None:
-            save_checkpoint(
-                checkpoint,
-                model,
-                optimizer,
-                epoch=epoch + 1,
-                belongs_to=belongs_to,
-                average=average,
-            )
-        seconds = time.perf_counter() - began
-        seen = batches.steps * batches.size
-        yield EpochRecord(
+        seconds, seen = time.perf_counter() - began, batches.steps * batches.size
+        return EpochRecord(
             epoch=epoch + 1,
             epochs=recipe.epochs,
             loss=loss_mean,
@@ -191,11 +221,43 @@ def _train(
             lr=learning_rate(recipe, done, recipe.lr),
             seconds=seconds,
             images_per_second=seen / seconds,
-            parts=parts,
+            parts=self._parts,
         )
-    if average is not None:
-        average.put()
-    model.eval()
+
+    def finish(self) -> None:
+        """Make the network what the training has come to."""
+        if self._average is not None:
+            self._average.put()
+        self._model.eval()
+
+    def _step(
+        self, step: int, inputs: Tensor, labels: Tensor, number_format: NumberFormat
+    ) -> tuple[Tensor, Tensor]:
+        """Take a step by a batch; return its loss and right answers."""
+        if self._mix is not None:
+            inputs, labels = self._mix(inputs, labels)
+        while True:
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                smoothing = self._recipe.label_smoothing
+                found = _gradients(
+                    self._model, inputs, labels, self._parts, smoothing, number_format
+                )
+                break
+            except RuntimeError as error:
+                self._parts = _more_parts(error, self._parts, len(inputs), self._device)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update(step)
+        return found
+
+    def _number_format(self, pixels: int) -> NumberFormat:
+        return resolve_precision(
+            self._recipe.precision,
+            self._model,
+            self._device,
+            training_side=crop_side(self._recipe, pixels),
+        )
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:

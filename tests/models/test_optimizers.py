@@ -160,3 +160,13 @@ def test_whitened_patches_are_uncorrelated() -> None:
     covariance = torch.cov(answers)
     assert covariance.diagonal().min() > 0.8
     assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 1e-3
+
+
+def test_weights_to_start_from_keep_their_whitening() -> None:
+    start, other = build("compact-4", 2, 16), build("compact-4", 2, 16)
+    list(train(start, noise(), 16, RECIPE, seed=0))
+    other.load_state_dict(start.state_dict())
+    list(train(other, noise(side=12), 12, RECIPE, seed=1))
+    kept = other.state_dict()["whitening.weight"]
+    assert torch.equal(kept, start.state_dict()["whitening.weight"])
+    assert kept.any()

@@ -168,6 +168,26 @@ def test_an_interrupted_training_equals_an_undisturbed_one_by_any_recipe(
     assert same(whole, resumed)
 
 
+def test_states_are_written_as_seldom_as_wanted_and_when_the_caller_stops(tmp_path: Path) -> None:
+    squares, checkpoint, recipe = coloured_squares(), tmp_path / "state", replace(RECIPE, ema=0.9)
+    whole = small_model()
+    list(train(whole, squares, 8, recipe, seed=0))
+    running = train(
+        small_model(), squares, 8, recipe, seed=0, checkpoint=checkpoint, save_every=1e9
+    )
+    next(running)
+    next(running)
+    assert not checkpoint.exists()
+    running.close()  # type: ignore[attr-defined]
+    assert checkpoint.exists()
+    resumed = small_model(seed=9)
+    continued = train(resumed, squares, 8, recipe, seed=0, checkpoint=checkpoint, save_every=1e9)
+    assert [record.epoch for record in continued] == [3]
+    assert same(whole, resumed)
+    # The last state is written: nothing is left to train.
+    assert not list(train(small_model(), squares, 8, recipe, seed=0, checkpoint=checkpoint))
+
+
 def test_a_state_without_the_average_is_not_continued_with_one(tmp_path: Path) -> None:
     squares, checkpoint = coloured_squares(), tmp_path / "state"
     next(train(small_model(), squares, 8, RECIPE, seed=0, checkpoint=checkpoint))

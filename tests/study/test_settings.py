@@ -448,6 +448,9 @@ def test_stages_with_weights_to_start_from_are_fine_tuned_by_default() -> None:
     assert tuned.epochs < Recipe().epochs
     assert tuned.ema > 0
     assert training_settings(weights="w.safetensors", lr=0.1).recipe_of().lr == 0.1
+    some = training_settings(override={"*@32": {"weights": "pretrained"}})
+    assert some.recipe_of("resnet18@32") == tuned
+    assert some.recipe_of("resnet18@64") == Recipe()
     assert training_settings(weights="pretrained", recipe="plain").recipe_of() == Recipe()
 
 

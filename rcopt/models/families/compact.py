@@ -20,10 +20,14 @@ _SCALE = 0.1
 
 
 class Whitening(nn.Conv2d):
-    """A frozen 2x2 convolution whose 12 outputs are uncorrelated on training images."""
+    """A frozen 2x2 convolution whose 12 outputs are uncorrelated on training images.
+
+    Its filters are zero until they are set.
+    """
 
     def __init__(self) -> None:
         super().__init__(3, 12, 2, bias=False)
+        nn.init.zeros_(self.weight)
         self.weight.requires_grad_(False)
 
     @torch.no_grad()
@@ -31,8 +35,10 @@ class Whitening(nn.Conv2d):
         """Set the filters from normalized images (B, 3, H, W).
 
         They are the eigenvectors of the patches' covariance, each divided by its standard
-        deviation.
+        deviation. Filters that are set already stay, for the layers behind know no others.
         """
+        if self.weight.any():
+            return
         # (B, 3, H - 1, W - 1, 2, 2), on the CPU, where the decomposition is the same everywhere.
         patches = images.detach().float().cpu().unfold(2, 2, 1).unfold(3, 2, 1)
         flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
