@@ -13,7 +13,7 @@ import numpy as np
 from rcopt.core.cascade import Cascade
 from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.predictions import Predictions, Split
-from rcopt.core.statistics.expectation import expected_drops
+from rcopt.core.statistics.expectation import drop_to_ask
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage
@@ -53,13 +53,14 @@ def drops(stages: Sequence[TrainedStage]) -> list[float]:
     alone = [o.correct.mean() for o in cascade_outcomes(singles, stages, "validation")]
     top = singles[int(np.argmax(alone))]
     combinations = list(dict.fromkeys(point.cascade.stages for point in points))
-    expected = expected_drops(combinations, stages, np.arange(-0.03, 0.0301, 0.001))
     found = []
     for asked in ASKED:
-        for limit in (asked, expected.ask_for(asked)):
+        for limit in (asked, drop_to_ask(combinations, stages, asked)):
             at = int(np.searchsorted(accuracy, max(alone) - limit - 1e-12))
-            chosen = points[min(at, len(points) - 1)].cascade
-            reference, own = cascade_outcomes([top, chosen], stages, "test")
+            chosen = points[min(at, len(points) - 1)]
+            # Where nothing is cheaper than the stage itself, it is chosen, and gives up nothing.
+            cascade = chosen.cascade if chosen.validation.cost < top.stages[0].cost else top
+            reference, own = cascade_outcomes([top, cascade], stages, "test")
             found.append(float(reference.correct.mean() - own.correct.mean()))
     return found
 

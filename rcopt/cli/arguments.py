@@ -202,12 +202,12 @@ def overrides(arguments: argparse.Namespace) -> list[str]:
     return given
 
 
-def tell_looks(study: Any) -> None:
-    """Count a look at test numbers, and say the count after the first."""
+def tell_looks(study: Any, *, quiet: bool = False) -> None:
+    """Count a look at test numbers, and say the count after the first unless all is quiet."""
     from rcopt.study.looks import count_look
 
     looks = count_look(study)
-    if looks > 1:
+    if looks > 1 and not quiet:
         say(
             f"note: test numbers of {study.name} were shown {looks} times; choose by validation, "
             "or they stop telling what to expect"

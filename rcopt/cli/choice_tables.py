@@ -4,6 +4,7 @@ import textwrap
 
 from rcopt.cli.tables import split_cells, table, units, width
 from rcopt.core.cost import COSTS
+from rcopt.core.statistics.intervals import Interval
 from rcopt.core.wording import answers_at, cascade_text
 from rcopt.redaction import one_line
 from rcopt.study.choice import Choice
@@ -38,22 +39,21 @@ def choice_table(choice: Choice, *, by_class: bool = False) -> str:
         [
             name,
             f"{100 * evaluation.accuracy:.2f}",
-            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
+            interval,
             *(split_cells(evaluation, len(costs))[1:]),
             _fewer(reference.stage.flops / evaluation.mean_flops),
             f"{100 * (evaluation.accuracy - alone):+.2f}",
         ]
         for name, evaluation, interval, alone in (
-            (
-                "validation (chosen)",
-                point.validation,
-                choice.validation,
-                reference.validation,
-            ),
-            ("test", point.test, choice.test.accuracy, reference.test),
+            # It was chosen on these images, so no interval around this number holds.
+            ("validation (chosen)", point.validation, "", reference.validation),
+            ("test", point.test, _percents(choice.test.accuracy), reference.test),
         )
         if evaluation is not None
     ]
+    if (told := choice.expected) is not None:
+        known = [f"{100 * told.estimate:.2f}", _percents(told)]
+        rows.insert(1, ["to be expected", *known, *[""] * (len(costs) + 2)])
     numbers = table(["", "accuracy %", "95 % interval", *costs, "FLOPs", "points"], rows)
     numbers += f"\nFLOPs and points against {reference.stage.name} alone"
     where = "" if point.trial is None else f", trial {point.trial}"
@@ -79,6 +79,10 @@ def choice_table(choice: Choice, *, by_class: bool = False) -> str:
     return "\n\n".join(
         part if "\n" in part else textwrap.fill(part, min(width(), 80)) for part in parts
     )
+
+
+def _percents(interval: Interval) -> str:
+    return f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
 
 
 def _fewer(ratio: float) -> str:

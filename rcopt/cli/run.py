@@ -13,6 +13,7 @@ from rcopt.cli.arguments import (
     say,
     shown_progress,
     suggest,
+    tell_looks,
 )
 from rcopt.cli.command import Command
 
@@ -43,6 +44,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     points = well_spread(results.points)
+    tell_looks(loaded, quiet=arguments.quiet)
     if arguments.format != "table":
         print(
             tables.front_json(points) if arguments.format == "json" else tables.front_csv(points)

@@ -62,6 +62,7 @@ def report_command(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.study, arguments.overrides)
     folder = Path(arguments.output or study.project / "reports" / study.name)
     report = publish_report(study, folder)
+    tell_looks(study)
     print(report.files[0])
     stored = "also stored with the study's MLflow run"
     if report.run_id is None:
@@ -80,7 +81,10 @@ def repeats_command(arguments: argparse.Namespace) -> None:
     from rcopt.study.file import load_study
     from rcopt.study.repeats import repeats
 
-    found = repeats([load_study(name) for name in arguments.studies])
+    studies = [load_study(name) for name in arguments.studies]
+    found = repeats(studies)
+    for study in studies:
+        tell_looks(study)
     if arguments.format == "json":
         print(json.dumps(found.to_dict(), indent=1))
     else:

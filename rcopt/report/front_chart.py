@@ -48,7 +48,7 @@ def front_chart(data: ReportData) -> Plot:
         y_label=ACCURACY,
         series=(
             Series(
-                f"{percent(data.bootstrap.level, 0)} band of the test accuracy, by budget",
+                f"{percent(data.bootstrap.level, 0)} of repeated choices on test, by budget",
                 data.bootstrap.band.budgets.tolist(),
                 data.bootstrap.band.low.tolist(),
                 2,

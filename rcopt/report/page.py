@@ -90,19 +90,19 @@ def _header(data: ReportData) -> str:
     top = data.top.trained.stage.name
     best = data.front[-1]
     best_test = best.point.test or best.point.validation
-    level = percent(data.bootstrap.level, 0)
+    level = percent(saved.interval.saving.level, 0)
     cards = (
         (
             f"fewer FLOPs, as accurate as {top}",
             times(saved.saving.test or saved.saving.validation),
-            f"{level} interval {times_interval(saved.interval.times)}; test accuracy "
+            f"{level} interval {times_interval(saved.interval.saving)}; test accuracy "
             f"{points(saved.interval.change.estimate)} points "
             f"({points_interval(saved.interval.change)})",
         ),
         (
             f"fewer FLOPs, giving up {plural(100 * less.saving.loss)}",
             times(less.saving.test or less.saving.validation),
-            f"{level} interval {times_interval(less.interval.times)}; test accuracy "
+            f"{level} interval {times_interval(less.interval.saving)}; test accuracy "
             f"{points(less.interval.change.estimate)} points "
             f"({points_interval(less.interval.change)})",
         ),

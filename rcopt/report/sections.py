@@ -49,23 +49,35 @@ def front_section(data: ReportData, figures: Mapping[str, str]) -> Section:
     if data.gain is not None:
         body += element("p", str(data.gain.over_all))
     body += table(
-        ("given up", "cascade", "fewer FLOPs, validation", "fewer FLOPs, test", "test accuracy"),
+        (
+            "given up",
+            "cascade",
+            "fewer FLOPs, validation",
+            "fewer FLOPs, test",
+            "test accuracy",
+            "repeated choices",
+        ),
         [
             (
                 plural(100 * s.saving.loss),
                 cascade_name(s.saving.point.cascade, short=True),
                 times(s.saving.validation),
-                f"{times(s.interval.times.estimate)} ({times_interval(s.interval.times)})",
+                f"{times(s.interval.saving.estimate)} ({times_interval(s.interval.saving)})",
                 f"{points(s.interval.change.estimate)} points "
                 f"({points_interval(s.interval.change)})",
+                times_interval(s.repeated.times),
             )
             for s in data.savings
         ],
         f"What a cascade saves against {data.top.trained.stage.name}, the most accurate stage: "
-        "the cheapest cascade that loses no more on validation. In brackets: paired bootstrap, "
-        f"{data.bootstrap.n_resamples} resamples, choice repeated in each, "
-        f"{percent(data.bootstrap.level, 0)} intervals. The last row is chosen by "
-        f"rcopt select {data.facts.name} --max-drop {data.savings[-1].saving.loss:g}",
+        "the cheapest cascade that loses no more on validation. In brackets: "
+        f"{percent(data.savings[0].interval.saving.level, 0)} intervals of that cascade on new "
+        "images, paired with the stage's. Repeated choices: what "
+        f"{percent(data.bootstrap.level, 0)} of {data.bootstrap.n_resamples} choices save that "
+        "are made anew on resampled images, which is no interval of the cascade named. Who wants "
+        "to give up no more on new images asks "
+        f"rcopt select {data.facts.name} --max-drop {data.savings[-1].saving.loss:g}, which "
+        "allows for choosing and testing on the same validation images.",
         css="plain",
     )
     return "front", "The front", body + _front_table(data)
@@ -168,9 +180,10 @@ def limit_section(data: ReportData) -> Section:
         f"images flatters validation accuracy, by {100 * float(optimism.mean()):.2f} points on "
         f"average over the budgets (bootstrap, at most {100 * float(optimism.max()):.2f}). That "
         "is why the test numbers count.",
-        "The band around the test front holds for each budget by itself, not for the whole "
-        "front at once; it does not contain the chance of training: every stage was trained "
-        "once, with one seed.",
+        "The band around the test front is the spread of repeated choices, for each budget by "
+        "itself: how much the test accuracy would differ had other images been drawn to choose "
+        "and to test on. It is no interval of the cascades drawn, and does not contain the chance "
+        "of training: every stage was trained once, with one seed.",
         "FLOPs are not time. A small stage uses a processor less well than a large one; "
         "rcopt bench measures the gain in time.",
         "All numbers hold for images like these. Where the images change, confidences and exit "

@@ -71,8 +71,10 @@ class Choice:
     Attributes:
         study: The study's name.
         point: With validation and test numbers.
-        validation: 95 % interval of its accuracy on validation (it was chosen there, so the
-            estimate is optimistic).
+        validation: Exact binomial interval of its accuracy on validation, as though it had not
+            been chosen there: it lies too high.
+        expected: 95 % interval of the accuracy to expect of it on new images, cross-validated;
+            None where there are too few images to tell.
         test: What this very cascade does on test beside the reference, with 95 % intervals.
         reference: The best single stage on validation.
         asked_drop: With ``max_drop``: what was asked for on validation, so that no more than
@@ -86,6 +88,7 @@ class Choice:
     study: str
     point: OperatingPoint
     validation: Interval
+    expected: Interval | None
     test: Comparison
     reference: StageSummary
     asked_drop: float | None = None
@@ -99,7 +102,9 @@ class Choice:
         saving, change = self.test.saving, self.test.change
         name = self.reference.stage.name
         if self.point.cascade.stages == (self.reference.stage,):
-            return f"Do not cascade: {name} alone is as good for less."
+            if self.asked_drop is None:
+                return f"Do not cascade: {name} alone is as good for less."
+            return f"Do not cascade: nothing cheaper than {name} is expected to give up so little."
         factor = saving.estimate if saving.estimate >= 1 else 1 / saving.estimate
         low, high = sorted(
             (saving.low, saving.high)
@@ -143,6 +148,11 @@ class Choice:
         tree["test"]["accuracy_change_interval"] = _ends(self.test.change)
         tree["test"]["flops_saving"] = self.test.saving.estimate
         tree["test"]["flops_saving_interval"] = _ends(self.test.saving)
+        if self.expected is not None:
+            tree["expected"] = {
+                "accuracy": self.expected.estimate,
+                "accuracy_interval": _ends(self.expected),
+            }
         tree["verdict"] = self.verdict()
         tree["reference"] = {
             "stage": self.reference.stage.name,

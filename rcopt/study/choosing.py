@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from rcopt.core.answers import AnswerRule
-from rcopt.core.cascade import OperatingPoint
+from rcopt.core.cascade import Cascade, OperatingPoint, Stage
 from rcopt.core.outcomes import cascade_outcomes, with_test
 from rcopt.core.statistics.by_class import class_effects
 from rcopt.core.statistics.certify import Certificate, certify
 from rcopt.core.statistics.comparison import compare
-from rcopt.core.statistics.expectation import expected_drops
-from rcopt.core.statistics.intervals import accuracy_interval
+from rcopt.core.statistics.expectation import drop_to_ask, expected_accuracy, folds_for
+from rcopt.core.statistics.intervals import Interval, accuracy_interval
 from rcopt.core.statistics.selection import (
     by_max_cost,
     by_max_drop,
@@ -28,9 +26,6 @@ from rcopt.study.file import Study
 from rcopt.study.results import StageSummary
 from rcopt.study.results_file import load_results
 from rcopt.study.stages.lookup import trained_stages
-
-#: Up to this many validation images, choosing on them is corrected by ten folds, else by three.
-_FEW_IMAGES = 5000
 
 
 def select(
@@ -64,8 +59,8 @@ def select(
                 raise InputError(f"{study.name}: {certificate}")
             point = certificate.point
         elif criterion.max_drop is not None:
-            asked = _asked_drop(points, stages, criterion.max_drop, rule)
-            point = _within_drop(points, asked, reference.validation)
+            asked = drop_to_ask(_combinations(points), stages, criterion.max_drop, rule=rule)
+            point = _within_drop(points, asked, _alone(reference, stages, rule))
         else:
             point = _satisfying(points, criterion)
     except ValueError as error:
@@ -77,6 +72,7 @@ def select(
         validation=accuracy_interval(
             cascade_outcomes([point.cascade], stages, "validation", rule)[0].correct
         ),
+        expected=_expected(point, points, stages, rule),
         test=compare(point.cascade, reference.stage, stages, "test", rule),
         reference=reference,
         asked_drop=asked,
@@ -99,38 +95,48 @@ def _satisfying(points: Sequence[OperatingPoint], criterion: Criterion) -> Opera
     return knee(points)
 
 
-def _asked_drop(
+def _expected(
+    point: OperatingPoint,
     points: Sequence[OperatingPoint],
     stages: Sequence[TrainedStage],
-    drop: float,
     rule: AnswerRule,
-) -> float:
-    """Return what to ask for on validation so that ``drop`` is what to expect."""
-    if not 0 <= drop <= 1:
-        raise ValueError(f"max_drop must lie in [0, 1], got {drop}")
-    n = len(stages[0].predictions["validation"])
-    folds = min(n, 10 if n <= _FEW_IMAGES else 3)
+) -> Interval | None:
+    """Return the accuracy to expect of a choice that costs so much, where folds can tell."""
+    folds = folds_for(len(stages[0].predictions["validation"]))
     if folds < 2:
-        return drop
-    expected = expected_drops(
-        list(dict.fromkeys(point.cascade.stages for point in points)),
-        stages,
-        np.linspace(-0.03, drop, max(31, min(101, round(1000 * drop) + 31))),
-        rule=rule,
-        folds=folds,
-    )
-    return expected.ask_for(drop)
+        return None
+    combinations = _combinations([*points, point])
+    return expected_accuracy(combinations, stages, point.validation.cost, rule=rule, folds=folds)
+
+
+def _combinations(points: Sequence[OperatingPoint]) -> list[tuple[Stage, ...]]:
+    return list(dict.fromkeys(point.cascade.stages for point in points))
 
 
 def _within_drop(
-    points: Sequence[OperatingPoint], drop: float, reference: float
+    points: Sequence[OperatingPoint], drop: float, reference: OperatingPoint
 ) -> OperatingPoint:
-    """Return the cheapest point that gives up at most so much; a negative drop is a gain."""
-    best = max(point.validation.accuracy for point in points)
+    """Return the cheapest point that gives up at most so much; a negative drop is a gain.
+
+    The reference itself gives up nothing, whatever validation says: it is chosen where nothing
+    cheaper is left.
+    """
+    accuracy = reference.validation.accuracy
     if drop >= 0:
-        return by_max_drop(points, drop, reference)
-    # Where so much is asked that nothing reaches it, the most accurate one is nearest.
-    return by_min_accuracy(points, min(best, reference - drop))
+        chosen = by_max_drop(points, drop, accuracy)
+    else:
+        # Where so much is asked that nothing reaches it, the most accurate one is nearest.
+        best = max(point.validation.accuracy for point in points)
+        chosen = by_min_accuracy(points, min(best, accuracy - drop))
+    return chosen if chosen.validation.cost < reference.validation.cost else reference
+
+
+def _alone(
+    reference: StageSummary, stages: Sequence[TrainedStage], rule: AnswerRule
+) -> OperatingPoint:
+    cascade = Cascade((next(t.stage for t in stages if t.stage == reference.stage),), ())
+    (outcome,) = cascade_outcomes([cascade], stages, "validation", rule)
+    return OperatingPoint(cascade, outcome.evaluation)
 
 
 def _known(

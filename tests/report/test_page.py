@@ -114,7 +114,7 @@ def test_ids_are_unique(structure: _Structure) -> None:
 
 def test_the_main_numbers_are_on_the_page(data: ReportData, structure: _Structure) -> None:
     text = " ".join(structure.text)
-    assert f"{data.savings[0].interval.times.estimate:.2f}×" in text
+    assert f"{data.savings[0].interval.saving.estimate:.2f}×" in text
     assert f"{100 * data.top.test.estimate:.2f} %" in text
     for i in data.rows:
         assert data.front[i].command in text

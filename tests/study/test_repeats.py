@@ -101,6 +101,14 @@ def test_looks_at_test_are_counted_and_told(
     assert "test numbers of s0" not in capsys.readouterr().err
     assert main(["select", "s0", "--knee"]) == 0
     assert "test numbers of s0 were shown 2 times" in capsys.readouterr().err
+    assert main(["report", "s0"]) == 0
+    assert "test numbers of s0 were shown 3 times" in capsys.readouterr().err
+    assert main(["repeats", "s0", "s1", "s2"]) == 0
+    assert "test numbers of s0 were shown 4 times" in capsys.readouterr().err
+    assert main(["run", "s0", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["run", "s0"]) == 0
+    assert "test numbers of s0 were shown 6 times" in capsys.readouterr().err
     (studies[0].folder / "test-looks").write_text("damaged")
     assert main(["front", "s0", "--format", "csv"]) == 0
     assert "test numbers" not in capsys.readouterr().err

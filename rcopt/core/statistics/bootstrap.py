@@ -21,13 +21,15 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class FrontBand:
-    """The test accuracy of what is chosen on validation for each budget.
+    """The spread of repeated choices: the test accuracy of what is chosen for each budget.
+
+    No interval of the choice that was made; `rcopt.core.statistics.comparison` gives that.
 
     Attributes:
         budgets: (B,) mean FLOPs that the choice may cost on validation.
         accuracy: (B,) on test, of the choice made on all validation images.
         mean_flops: (B,) on test, of the same choice.
-        low: (B,) lower end of the interval of the accuracy, budget by budget.
+        low: (B,) lower end of the spread of the accuracy, budget by budget.
         high: (B,) upper end.
     """
 
@@ -40,7 +42,9 @@ class FrontBand:
 
 @dataclass(frozen=True)
 class SavingInterval:
-    """What is saved against the reference on test, by a choice on validation.
+    """The spread of repeated choices: what they save against the reference on test.
+
+    No interval of the choice that was made; `rcopt.core.statistics.comparison` gives that.
 
     Attributes:
         loss: Accuracy that may be given up on validation, as a share.
@@ -91,7 +95,7 @@ class Bootstrap:
         savings: One for each loss.
         optimism: Of the validation accuracy for each budget.
         n_resamples: Number of resamples.
-        level: Share of the resamples that the intervals hold (percentile intervals).
+        level: Share of the resamples between the ends of each spread.
     """
 
     band: FrontBand

@@ -63,8 +63,17 @@ def compare(
     Raises:
         ValueError: If a stage or its predictions are missing, or the cascade costs nothing.
     """
-    own, alone = cascade_outcomes([cascade, Cascade((reference,), ())], stages, split, rule)
+    unchanged = Cascade((reference,), ())
+    own, alone = cascade_outcomes([cascade, unchanged], stages, split, rule)
     n = len(own.correct)
+    if cascade == unchanged:
+        return Comparison(
+            reference=reference,
+            accuracy=accuracy_interval(own.correct, level),
+            change=Interval(0.0, 0.0, 0.0, level),
+            saving=Interval(1.0, 1.0, 1.0, level),
+            n_images=n,
+        )
     return Comparison(
         reference=reference,
         accuracy=accuracy_interval(own.correct, level),

@@ -1,6 +1,5 @@
 """Everything a study's report shows, computed before anything is drawn."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from rcopt.core.statistics.baselines import (
 )
 from rcopt.core.statistics.bootstrap import Bootstrap, SavingInterval, bootstrap
 from rcopt.core.statistics.cascade_gain import CascadeGain, cascade_gain
+from rcopt.core.statistics.comparison import Comparison, compare
 from rcopt.core.statistics.generalization import Generalization, generalization
 from rcopt.core.statistics.intervals import Interval, accuracy_interval
 from rcopt.core.statistics.savings import Saving, savings
@@ -29,6 +29,7 @@ from rcopt.core.statistics.selection import knee
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.answered_images import StageAnswers, answered_images
 from rcopt.report.analysis.search_history import SearchHistory, search_history
+from rcopt.report.analysis.select_command import select_command
 from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
 
 #: How many points of the front the table shows.
@@ -98,12 +99,14 @@ class SavingLine:
 
     Attributes:
         saving: The choice on validation and its numbers.
-        interval: Of its test numbers, by paired bootstrap.
+        interval: What this cascade does on test beside the top stage.
+        repeated: The spread of repeated choices on test, by bootstrap.
         line: Index of the chosen point in the front; None if it is the top stage itself.
     """
 
     saving: Saving
-    interval: SavingInterval
+    interval: Comparison
+    repeated: SavingInterval
     line: int | None
 
 
@@ -140,7 +143,7 @@ class ReportData:
         knee: Index of its bend.
         savings: Against the top stage, by accuracy given up.
         generalization: Optimistic and pessimistic test front and their hypervolumes.
-        bootstrap: The band around the test front, and the validation front's optimism.
+        bootstrap: The spread of repeated choices, and the validation front's optimism.
         gain: What cascading brings against mixing single stages; None where it cannot be told.
         two_stage: The best cascades of at most two stages, picked on validation, with test.
         featured: One cascade at length; None if the front has none of two or three stages.
@@ -213,7 +216,7 @@ def report_data(
         rule=rule,
         n_resamples=n_resamples,
     )
-    saved = _saving_lines(points, top, resampled)
+    saved = _saving_lines(points, top, resampled, stages, rule)
     featured = _featured(points, saved)
     return ReportData(
         facts=facts,
@@ -239,32 +242,6 @@ def report_data(
         if trials
         else None,
     )
-
-
-def select_command(name: str, points: Sequence[OperatingPoint], at: int) -> str:
-    """Return the command that chooses one point of a front.
-
-    Args:
-        name: The study's.
-        points: The front, cheapest first, strictly rising in accuracy and mean FLOPs.
-        at: Index of the point.
-
-    Returns:
-        ``rcopt select NAME --trial N`` for a trial, else with ``--max-flops`` and the shortest
-        budget that holds the point and not the next one.
-    """
-    point = points[at]
-    if point.trial is not None:
-        return f"rcopt select {name} --trial {point.trial}"
-    flops = point.validation.mean_flops
-    limit = points[at + 1].validation.mean_flops if at + 1 < len(points) else math.inf
-    for digits in range(2, 17):
-        unit = 10.0 ** (math.floor(math.log10(flops)) - digits + 1)
-        budget = f"{math.ceil(flops / unit) * unit:.{digits - 1}e}"
-        if flops <= float(budget) < limit:
-            mantissa, exponent = budget.split("e")
-            return f"rcopt select {name} --max-flops {mantissa}e{int(exponent)}"
-    return f"rcopt select {name} --max-flops {flops!r}"
 
 
 def _stage_lines(stages: Sequence[TrainedStage]) -> tuple[StageLine, ...]:
@@ -304,13 +281,22 @@ def _front_lines(
 
 
 def _saving_lines(
-    points: Sequence[OperatingPoint], top: StageLine, resampled: Bootstrap
+    points: Sequence[OperatingPoint],
+    top: StageLine,
+    resampled: Bootstrap,
+    stages: Sequence[TrainedStage],
+    rule: AnswerRule,
 ) -> tuple[SavingLine, ...]:
     at = {point.cascade: i for i, point in enumerate(points)}
-    chosen = savings(points, top.point, [interval.loss for interval in resampled.savings])
+    chosen = savings(points, top.point, [repeated.loss for repeated in resampled.savings])
     return tuple(
-        SavingLine(saving, interval, at.get(saving.point.cascade))
-        for saving, interval in zip(chosen, resampled.savings, strict=True)
+        SavingLine(
+            saving,
+            compare(saving.point.cascade, top.trained.stage, stages, "test", rule),
+            repeated,
+            at.get(saving.point.cascade),
+        )
+        for saving, repeated in zip(chosen, resampled.savings, strict=True)
     )
 
 

@@ -38,6 +38,13 @@ def test_a_cascade_of_the_reference_alone_saves_nothing_for_sure() -> None:
     assert (found.low, found.estimate, found.high) == (1.0, 1.0, 1.0)
 
 
+def test_the_reference_differs_from_itself_by_nothing_for_sure() -> None:
+    found = compare(Cascade((TOP,), ()), TOP, simulated_stages({"test": 50}), "test")
+    assert (found.change.low, found.change.estimate, found.change.high) == (0.0, 0.0, 0.0)
+    assert (found.saving.low, found.saving.estimate, found.saving.high) == (1.0, 1.0, 1.0)
+    assert found.accuracy.low < found.accuracy.estimate
+
+
 def test_a_cascade_without_cost_is_refused() -> None:
     with pytest.raises(ValueError, match="positive cost"):
         saving_interval(np.array([5]), np.array([0.0]), 3.0)
