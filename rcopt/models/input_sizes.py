@@ -30,8 +30,33 @@ def check_input_size(name: str, n_classes: int, resolution: int) -> None:
     raise InputError(f"{name} cannot take images of {resolution} pixels ({problem}); {hint}")
 
 
-def _problem(backbone: Backbone, n_classes: int, resolution: int) -> str | None:
-    """Return why a network answers two images of a size with an error; None if it does not."""
+def check_training_size(name: str, n_classes: int, resolution: int, side: int) -> None:
+    """Try whether the backbone of a stage can be trained on images of another size.
+
+    Raises:
+        InputError: If not; names the settings that make them smaller.
+    """
+    problem = _problem(parse(name), n_classes, resolution, side)
+    if problem is not None:
+        raise InputError(
+            f"{name}@{resolution} cannot take images of {side} pixels, which its recipe trains "
+            f"on at times ({problem}); raise progressive, or crop_side if crop is 'plain', in "
+            f'[training.override."{name}@{resolution}"]'
+        )
+
+
+def _problem(
+    backbone: Backbone, n_classes: int, resolution: int, side: int | None = None
+) -> str | None:
+    """Return why a network answers two images of a size with an error; None if it does not.
+
+    Args:
+        backbone: The network.
+        n_classes: Of its answers.
+        resolution: That it is made for.
+        side: Of the images, if another.
+    """
+    pixels = side or resolution
     reason = None
     for device in ("meta", "cpu"):  # not every network can work on shapes alone
         try:
@@ -41,7 +66,7 @@ def _problem(backbone: Backbone, n_classes: int, resolution: int) -> str | None:
                     if device == "meta"
                     else backbone.construct(n_classes, resolution)
                 )
-                images = torch.zeros(2, 3, resolution, resolution, device=device)
+                images = torch.zeros(2, 3, pixels, pixels, device=device)
                 _check(model(images), n_classes)
         except InputError:
             raise

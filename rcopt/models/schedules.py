@@ -36,3 +36,9 @@ def side(recipe: Recipe, epoch: int, resolution: int) -> int:
 def crop_side(recipe: Recipe, side: int) -> int:
     """Return the side of the crops of an epoch's images, of which the whole has ``side``."""
     return side if recipe.crop == "resized" else max(1, round(recipe.crop_side * side))
+
+
+def smallest_side(recipe: Recipe, resolution: int) -> int:
+    """Return the side of the smallest images that a stage is trained on."""
+    sides = (side(recipe, epoch, resolution) for epoch in range(recipe.epochs))
+    return min(crop_side(recipe, pixels) for pixels in sides)

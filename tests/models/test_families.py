@@ -11,7 +11,7 @@ from rcopt.errors import InputError
 from rcopt.models.backbones import build, preprocessing_of, skeleton
 from rcopt.models.families import FAMILIES, own, parse
 from rcopt.models.families.base import Head, head_weights
-from rcopt.models.input_sizes import check_input_size
+from rcopt.models.input_sizes import check_input_size, check_training_size
 from rcopt.models.weights import load_weights, save_weights
 
 NAMES = [name for family in FAMILIES for name in family.names()[:60]]
@@ -123,6 +123,15 @@ def test_an_image_size_that_a_network_cannot_take_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         check_input_size(name, 3, resolution)
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_b_32", 32), ("compact-8", 8)])
+def test_a_recipe_that_trains_on_smaller_images_than_a_network_takes_is_refused(
+    name: str, side: int
+) -> None:
+    check_training_size("mobilenet_v2-0.25", 3, 64, side)
+    with pytest.raises(InputError, match=f"of {side} pixels, which its recipe .* progressive"):
+        check_training_size(name, 3, 64, side)
 
 
 @pytest.mark.parametrize("name", ["vit_b_32", "timm/vit_tiny_patch16_224"])

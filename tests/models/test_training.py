@@ -20,7 +20,7 @@ from rcopt.models.optimizers import make_optimizer, set_rates
 from rcopt.models.precision import resolve_precision
 from rcopt.models.prediction import predict, predict_batch, prediction_batch
 from rcopt.models.recipe import Precision, Recipe, Schedule
-from rcopt.models.schedules import learning_rate, side
+from rcopt.models.schedules import learning_rate, side, smallest_side
 from rcopt.models.training import TrainingDiverged, train
 from rcopt.models.weights import load_weights, save_weights
 from tests.support.mapped_memory import needs_linux, resident_bytes
@@ -166,6 +166,14 @@ def test_an_interrupted_training_equals_an_undisturbed_one_by_any_recipe(
     records = list(train(resumed, squares, 16, recipe, seed=0, checkpoint=checkpoint))
     assert len(records) == 4 - stop_after
     assert same(whole, resumed)
+
+
+def test_the_smallest_images_of_a_training_are_known_before_it() -> None:
+    assert smallest_side(Recipe(), 64) == 64
+    assert smallest_side(Recipe(progressive=0.5, epochs=80), 64) == 32
+    assert smallest_side(Recipe(crop="plain", crop_side=0.5), 64) == 32
+    both = Recipe(crop="plain", crop_side=0.5, progressive=0.5, epochs=80)
+    assert smallest_side(both, 64) == 16
 
 
 def test_states_are_written_as_seldom_as_wanted_and_when_the_caller_stops(tmp_path: Path) -> None:

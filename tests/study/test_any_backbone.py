@@ -117,3 +117,10 @@ def test_what_cannot_be_trained_is_refused_before_any_image_is_read(
     changed = load_study(study.file, [f"stages.backbones={backbones}", "data.root=nowhere"])
     with pytest.raises(InputError, match=said):
         run(changed)
+
+
+def test_so_is_a_recipe_that_trains_on_too_small_images(study: Study) -> None:
+    growing = ["training.progressive=0.1", "training.epochs=8", "stages.backbones=['compact-8']"]
+    changed = load_study(study.file, [*growing, "data.root=nowhere"])
+    with pytest.raises(InputError, match="compact-8@16 cannot take images of 8 pixels, which its"):
+        run(changed)

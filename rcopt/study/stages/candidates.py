@@ -60,13 +60,21 @@ def candidates(study: Study) -> dict[int, tuple[str, ...]]:
 def check_sizes(study: Study, stages: Collection[StageId]) -> None:
     """Try whether networks take images of their stages' sizes, before any image is read.
 
+    A recipe may train on smaller images than the stage's, at first or all the time.
+
     Raises:
         InputError: If one does not; names the sizes that it takes.
     """
-    from rcopt.models.input_sizes import check_input_size
+    from rcopt.models.input_sizes import check_input_size, check_training_size
+    from rcopt.models.schedules import smallest_side
 
-    for resolution, backbone in stages:
+    for stage in stages:
+        resolution, backbone = stage
+        recipe = study.settings.training.recipe_of(stage.name)
+        smallest = smallest_side(recipe, resolution)
         try:
             check_input_size(backbone, _SOME_CLASSES, resolution)
+            if smallest != resolution:
+                check_training_size(backbone, _SOME_CLASSES, resolution, smallest)
         except InputError as error:
             raise InputError(f"{study.file.name}: stages.backbones: {error}") from error
