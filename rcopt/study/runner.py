@@ -6,7 +6,7 @@ MLflow and the claims on both; each has an exact front of its own, of the stages
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 from rcopt import interruption, tracking
@@ -17,7 +17,9 @@ from rcopt.errors import WorkError
 from rcopt.progress import Progress
 from rcopt.study import samplers
 from rcopt.study.file import Study
+from rcopt.study.findings import about, choosing_text, front_table, result_metrics, verdict
 from rcopt.study.foreign_trials import requests
+from rcopt.study.front_picture import front_picture, front_plotly
 from rcopt.study.results import Results, build_results, numbers, well_spread
 from rcopt.study.results_file import save_results
 from rcopt.study.space import Proposal
@@ -38,6 +40,8 @@ from rcopt.study.workers.retrying import RetryPolicy
 
 #: Seconds between looks when all that is left to train is being trained by other workers.
 POLL = 1.0
+#: Seconds between two pictures of the front in MLflow at least.
+_PICTURE_EVERY = 5.0
 
 
 class Runner:
@@ -84,6 +88,7 @@ class Runner:
         self._added: StudyFront | None = None
         self._saved_stages = 0
         self._told_waiting = False
+        self._shown = time.monotonic()
 
     @property
     def failed(self) -> str:
@@ -130,17 +135,14 @@ class Runner:
         results = replace(results, points=points)
         save_results(self._study.results_file, results)
         self._tracker.log_files(self._run, [self._study.results_file])
-        gain = results.gain
-        self._tracker.set_study_metrics(
-            self._run,
-            {
-                **({} if gain is None else {"test/gain": gain.mean.estimate}),
-                "hypervolume": results.hypervolume,
-                "hypervolume/sampled": results.sampled_hypervolume or 0.0,
-                "stages": len(self._pool),
-                "trials": results.sampled,
-            },
-        )
+        self._tracker.set_study_metrics(self._run, result_metrics(results))
+        description, note = about(self._study, self._space, self._data)
+        headline = verdict(results)
+        found = f"{choosing_text(self._study.name)}\n\n{front_table(results)}"
+        picture = front_picture(results)
+        self._tracker.show_progress(self._run, picture, len(self._pool))
+        self._tracker.tell_result(self._run, headline, f"{found}\n\n{description} {note}", picture)
+        self._stored.show_result(f"{headline}\n\n{found}", front_plotly(results))
         return results
 
     @contextmanager
@@ -254,8 +256,19 @@ class Runner:
             self._hand_over(log, point)
         if len(self._pool) > self._saved_stages and self._points():
             # `rcopt front` and `rcopt status` show what is known while the search goes on.
-            self._save()
+            self._show(self._save())
             self._saved_stages = len(self._pool)
+
+    def _show(self, results: Results) -> None:
+        """Add the front to the pictures in MLflow, unless stages come in faster than seen."""
+        now = time.monotonic()
+        if now - self._shown < _PICTURE_EVERY:
+            return
+        self._shown = now
+        # A picture that a server which is away does not get is nobody's loss.
+        with suppress(WorkError):
+            picture = front_picture(results, tested=False)
+            self._tracker.show_progress(self._run, picture, len(self._pool))
 
     def _propose(self, done: int) -> Proposal | None:
         """Return what to do next; None after a pause if others are training all that is left."""

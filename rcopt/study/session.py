@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
 from rcopt import tracking
-from rcopt.core.cost import COSTS
 from rcopt.errors import WorkError
 from rcopt.processes import this_owner
 from rcopt.study.file import Study
+from rcopt.study.findings import about
 from rcopt.study.results import Results
 from rcopt.study.stages.base import StageProvider
 from rcopt.study.workers import slots
@@ -93,33 +93,15 @@ class StudySession:
 def _open_run(
     study: Study, tracker: tracking.Tracker, provider: StageProvider
 ) -> tracking.StudyRun:
-    data = provider.data
-    space = provider.space
-    sizes = ", ".join(f"{count} {split}" for split, count in data.split_sizes.items())
-    table = "\n".join(
-        f"| {resolution} | {', '.join(names)} |" for resolution, names in space.backbones.items()
-    )
-    description = (
-        "Which backbone at which resolution, and when to stop: a resolution cascade on "
-        f"{data.name} ({len(data.classes)} classes; {sizes} images)."
-    )
-    cost = study.settings.search.cost
-    minimized = COSTS[cost].title
-    note = (
-        f"Accuracy is maximized and {minimized} per image minimized on validation; test numbers "
-        "are on the front's runs only.\n\n| resolution | backbones |\n|---|---|\n"
-        f"{table}\n\n"
-        "Runs: `stage` = one trained network, `cascade` = one evaluated cascade. Filters: "
-        "`tags.\"rcopt.pareto\" = 'true'`, `tags.\"rcopt.kind\" = 'stage'`."
-    )
-    run = tracker.open_study(
+    data, space = provider.data, provider.space
+    description, note = about(study, space, data)
+    return tracker.open_study(
         study.name,
         description=description,
         note=note,
         params={"seed": study.settings.seed, "optional": space.optional},
         config_toml=study.to_toml(),
         resolutions=tuple(space.backbones),
-        cost=cost,
+        cost=study.settings.search.cost,
         data=tracking.DataInput(data.name, data.digest, data.source),
     )
-    return run

@@ -13,6 +13,7 @@ from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Source, Stag
 from rcopt.core.cost import COSTS, Amount, CostName
 from rcopt.core.evaluating import evaluate_stages, mean_cost, thresholds_for_rates
 from rcopt.core.trained_stage import TrainedStage
+from rcopt.core.wording import cascade_text, percent
 from rcopt.study.space import NONE, Space
 
 
@@ -127,6 +128,9 @@ def trial_attributes(point: OperatingPoint, source: Source) -> dict[str, Any]:
         "exit_rates": list(point.validation.exit_rates),
         "reach_rates": list(point.validation.reach_rates),
         "n_images": point.validation.n_images,
+        # For people, in optuna-dashboard.
+        "cascade": cascade_text(point.cascade, short=True),
+        "answered by each": ", ".join(percent(rate, 0) for rate in point.validation.exit_rates),
     }
 
 

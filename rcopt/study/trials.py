@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rcopt.core.cascade import StageId
 from rcopt.core.cost import CostName
 from rcopt.errors import InputError
+from rcopt.study.dashboard import show_result
 from rcopt.study.foreign_trials import ANSWERS, SKIPPED, TAKEN
 from rcopt.study.storage import (
     IDENTITY,
@@ -180,6 +181,11 @@ class Trials:
                 with reported():
                     self.study.set_user_attr(f"rcopt.{key}", found)
         return str(found)
+
+    def show_result(self, note: str, plot: str) -> None:
+        """Put a note (Markdown) and a plot (Plotly's JSON) on optuna-dashboard's first page."""
+        with shared_lock(*self._lock_args), reported():
+            show_result(self.study, note, plot)
 
     def skip(self, number: int, reason: str) -> bool:
         """Mark a trial of others as left out; return whether it was not yet."""

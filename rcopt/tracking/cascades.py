@@ -113,7 +113,7 @@ class CascadeStore:
             shown = self._without_trial(study)
             marked = tuple(self._mark(study, point, shown) for point in points)
             for run_id in former.keys() - {point.run_id for point in marked}:
-                self._store.client.set_tag(run_id, "rcopt.pareto", "false")
+                self._store.log(run_id, tags={"rcopt.pareto": "false", view.SHOWN: "false"})
         return marked
 
     def run_of(self, study: StudyRun, point: OperatingPoint) -> str:
@@ -138,6 +138,9 @@ class CascadeStore:
         run_id = self._run_of(study, point, shown)
         tested = {} if point.test is None else labels.split_metrics("test", point.test)
         self._store.log(
-            run_id, metrics=tested, tags={"rcopt.pareto": "true"}, timestamp=study.started
+            run_id,
+            metrics=tested,
+            tags={"rcopt.pareto": "true", view.SHOWN: "true"},
+            timestamp=study.started,
         )
         return replace(point, run_id=run_id)

@@ -8,6 +8,7 @@ from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.cost import COSTS
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.core.wording import cascade_name, duration, threshold_text
+from rcopt.tracking.view import log_metric
 
 
 def short_number(value: float) -> float:
@@ -40,10 +41,16 @@ def cascade_params(cascade: Cascade, resolutions: Sequence[int]) -> dict[str, st
 
 
 def cascade_metrics(point: OperatingPoint) -> dict[str, float]:
-    """Return the validation metrics and exit rates, rounded."""
+    """Return the validation metrics, logarithms of costs and exit rates, rounded."""
+    logs = {
+        log_metric(cost.metric): round(math.log10(value / cost.per_unit), 3)
+        for cost, value in reversed(point.validation.costs)
+        if value > 0
+    }
     rates = zip(_stages(point), point.validation.exit_rates, strict=True)
     return {
         **split_metrics("val", point.validation),
+        **logs,
         **{f"exit/{stage.resolution}": round(rate, 4) for stage, rate in rates},
     }
 

@@ -1,5 +1,6 @@
 """Studies in MLflow: the experiment and the study's run."""
 
+import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from rcopt.tracking.models import ModelStore
 from rcopt.tracking.records import DataInput, StudyRun, dataset_input
 from rcopt.tracking.run_files import RunFiles
 from rcopt.tracking.stages import StageStore
+
+#: The study run's artifact that its note shows.
+PICTURE = "front.png"
 
 
 def open_tracker(uri: str, project: Path, *, warn: Warn = quiet_warning) -> "Tracker":
@@ -100,6 +104,7 @@ class Tracker:
                     **environment_tags(self.store.project),
                     "mlflow.note.content": f"{description}\n\n{note}".strip(),
                     "rcopt.owner": this_owner(),
+                    view.SHOWN: "true",
                     **(tags or {}),
                 },
             )
@@ -175,19 +180,63 @@ class Tracker:
         with reported("logging the study's metrics"):
             self.store.log(study.run_id, metrics=metrics, step=step)
 
+    def tell_result(self, study: StudyRun, headline: str, note: str, picture: bytes) -> None:
+        """Let the notes of the study's run and experiment begin with what was found.
+
+        Args:
+            study: Whose.
+            headline: The verdict; the experiment shows the first line of its note unasked.
+            note: Markdown below it.
+            picture: PNG of the front, shown in both notes.
+        """
+        with reported("telling the study's result in MLflow"):
+            with tempfile.TemporaryDirectory(prefix="rcopt-") as folder:
+                path = Path(folder) / PICTURE
+                path.write_bytes(picture)
+                self.files.upload(study.run_id, PICTURE, path)
+            # Relative to the UI's page, so that it works behind any address.
+            shown = f"![front](get-artifact?path={PICTURE}&run_uuid={study.run_id})"
+            report = view.run_link("", study.experiment_id, study.run_id, "report/report.html")
+            links = f"{_front_link(study)} [Report]({report}) (once `rcopt report` made it)."
+            # MLflow folds what is below some lines.
+            text = f"{headline}\n\n{links}\n\n{shown}\n\n{note}"
+            self.store.log(study.run_id, tags={"mlflow.note.content": text})
+            self._note(study, f"{headline}\n\n{shown}\n\n{note}")
+
+    def show_progress(self, study: StudyRun, picture: bytes, step: int) -> None:
+        """Add a PNG of the front to those that MLflow shows with a slider.
+
+        Args:
+            study: Whose.
+            picture: PNG.
+            step: Number of stages.
+        """
+        from PIL import Image
+
+        with reported("showing the front in MLflow"), Image.open(io.BytesIO(picture)) as image:
+            self.store.client.log_image(
+                study.run_id, image.convert("RGB"), key="front", step=step, synchronous=True
+            )
+
     def _describe(self, study: StudyRun, description: str, note: str, cost: CostName) -> None:
-        link = view.view_link("", study.experiment_id)
+        self._note(study, f"{description}\n\n{note}")
+        state = view.view_state(study.resolutions, study.started, cost)
+        self.store.client.set_experiment_tag(study.experiment_id, view.TAG, state)
+
+    def _note(self, study: StudyRun, text: str) -> None:
         # MLflow shows the first line unasked, cut where the page ends.
-        text = f"[Open the Pareto front]({link}). {description}\n\n{note}".strip()
-        tags = {
-            "mlflow.note.content": text[:20_000],
-            view.TAG: view.view_state(study.resolutions, study.started, cost),
-        }
-        for key, value in tags.items():
-            self.store.client.set_experiment_tag(study.experiment_id, key, value)
+        self.store.client.set_experiment_tag(
+            study.experiment_id,
+            "mlflow.note.content",
+            f"{_front_link(study)} {text}".strip()[:20_000],
+        )
 
     def _log_text(self, run_id: str, name: str, text: str) -> None:
         with tempfile.TemporaryDirectory(prefix="rcopt-") as folder:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             self.store.client.log_artifact(run_id, str(path))
+
+
+def _front_link(study: StudyRun) -> str:
+    return f"[Open the Pareto front]({view.view_link('', study.experiment_id)})."

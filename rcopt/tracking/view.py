@@ -16,6 +16,17 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 
 FRONT_FILTER = "tags.\"rcopt.pareto\" = 'true'"
 
+#: Tag of the runs that the view shows: the front's, and the study's with its pictures.
+SHOWN = "rcopt.shown"
+SHOWN_FILTER = f"tags.\"{SHOWN}\" = 'true'"
+
+#: Metrics that a study's run tells its result by; each cost has two.
+RESULT_METRICS = (
+    "stages", "trials", "saving", "saving/low", "saving/high", "best/accuracy",
+    "cheapest/accuracy",
+    *(f"{point}/{cost.metric}" for point in ("best", "cheapest") for cost in COSTS.values()),
+)  # fmt: skip
+
 
 def view_link(base_url: str, experiment_id: str) -> str:
     """Return the address that opens the view with its charts.
@@ -31,8 +42,23 @@ def view_link(base_url: str, experiment_id: str) -> str:
     )
 
 
+def run_link(base_url: str, experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Return the address of a run's page, or of one of its files there.
+
+    Args:
+        base_url: As for `view_link`.
+        experiment_id: MLflow's id.
+        run_id: Its.
+        artifact: Path of a file in the run.
+    """
+    return (
+        f"{base_url.rstrip('/')}{'/' if base_url else ''}#/experiments/{experiment_id}/runs/"
+        f"{run_id}{f'/artifacts/{artifact}' if artifact else ''}?workflowType=machine_learning"
+    )
+
+
 def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops") -> str:
-    """Return the tag's value: the front's runs, a scatter, parallel coordinates, columns.
+    """Return the tag's value: the front's runs, a scatter, pictures, columns.
 
     Args:
         resolutions: All that the study may use, rising.
@@ -44,13 +70,14 @@ def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops
     keys = list(dict.fromkeys((COSTS[cost].metric, "mflops")))
     metrics = [f"{split}/{key}" for split in ("val", "test") for key in ("accuracy", *keys)]
     minimized = f"val/{keys[0]}"
+    logs = [log_metric(key) for key in keys]
     exits = [f"exit/{r}" for r in resolutions]
     charts: list[dict[str, object]] = [
         {
             "uuid": "scatter",
             "type": "SCATTER",
             "metricSectionId": "cascades",
-            "xaxis": _axis(minimized),
+            "xaxis": _axis(log_metric(COSTS[cost].metric)),
             "yaxis": _axis("val/accuracy"),
         },
         {
@@ -62,6 +89,16 @@ def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops
             "selectedMetrics": [minimized, "val/accuracy"],
         },
     ]
+    charts.insert(
+        1,
+        {
+            "uuid": "progress",
+            "type": "IMAGE",
+            "metricSectionId": "cascades",
+            "imageKeys": ["front"],
+            "step": 0,
+        },
+    )
     # The UI adds a bar chart for every metric that no chart names, unless it is a deleted one.
     charts += [
         {
@@ -71,10 +108,10 @@ def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops
             "metricKey": key,
             "deleted": True,
         }
-        for number, key in enumerate([*metrics, *exits])
+        for number, key in enumerate([*metrics, *logs, *exits, *RESULT_METRICS])
     ]
     state = {
-        "searchFilter": FRONT_FILTER,
+        "searchFilter": SHOWN_FILTER,
         "orderByKey": f"metrics.`{minimized}`",
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
@@ -96,6 +133,11 @@ def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops
         "compareRunCharts": charts,
     }
     return json.dumps({"name": "Pareto front", "createdAt": created, "state": json.dumps(state)})
+
+
+def log_metric(metric: str) -> str:
+    """Return the name of a cost's logarithm: MLflow draws no logarithmic axis of a scatter."""
+    return f"val/log10_{metric}"
 
 
 def _axis(key: str) -> dict[str, str]:

@@ -53,6 +53,7 @@ def test_a_trial_becomes_a_readable_run(tracker: Tracker) -> None:
     assert run.data.metrics == {
         "val/accuracy": 0.9123,
         "val/mflops": 2944.0,
+        "val/log10_mflops": 3.469,
         "exit/32": 0.65,
         "exit/224": 0.35,
     }

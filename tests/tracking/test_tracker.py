@@ -1,15 +1,17 @@
 """Studies in a real SQLite store: experiment, study run, front, what crashes leave."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rcopt.errors import InputError
 from rcopt.processes import this_owner
 from rcopt.tracking import DataInput, Tracker, open_tracker, view_link
-from rcopt.tracking.view import FRONT_FILTER, TAG
+from rcopt.tracking.view import FRONT_FILTER, SHOWN_FILTER, TAG
 from tests.support.tracking_helpers import URI, make_point, make_stage, open_study, publish
 
 
@@ -159,14 +161,48 @@ def test_the_ready_made_view_can_be_parsed(tracker: Tracker) -> None:
     view = json.loads(tag)
     state = json.loads(view["state"])
     assert view["name"] == "Pareto front"
-    assert state["searchFilter"] == "tags.\"rcopt.pareto\" = 'true'"
-    scatter, parallel = state["compareRunCharts"][:2]
-    assert (scatter["xaxis"]["key"], scatter["yaxis"]["key"]) == ("val/mflops", "val/accuracy")
+    assert state["searchFilter"] == "tags.\"rcopt.shown\" = 'true'"
+    scatter, pictures, parallel = state["compareRunCharts"][:3]
+    axes = (scatter["xaxis"]["key"], scatter["yaxis"]["key"])
+    assert axes == ("val/log10_mflops", "val/accuracy")
+    assert (pictures["type"], pictures["imageKeys"]) == ("IMAGE", ["front"])
     assert parallel["selectedParams"] == ["backbone.32", "backbone.224", "threshold.32"]
     assert view_link("http://127.0.0.1:5000", "7") == (
         "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"
         "&compareRunsMode=CHART&viewStateShareKey=rcopt-front"
     )
+
+
+def test_the_view_shows_the_front_and_the_studys_pictures(tracker: Tracker) -> None:
+    study = open_study(tracker)
+    points = [make_point(n) for n in range(3)]
+    for point in points:
+        tracker.cascades.log_cascade(study, point)
+    for front in (points[:2], points[1:]):
+        marked = tracker.cascades.mark_front(study, front)
+        shown = {
+            run.info.run_id for run in tracker.store.search([study.experiment_id], SHOWN_FILTER)
+        }
+        assert shown == {study.run_id, *(point.run_id for point in marked)}
+
+
+def test_the_notes_begin_with_the_result(tracker: Tracker) -> None:
+    study = open_study(tracker)
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(picture, format="png")
+    tracker.tell_result(study, "Cascades save half.", "More.", picture.getvalue())
+    for step in (1, 2):
+        tracker.show_progress(study, picture.getvalue(), step)
+    note = tracker.store.client.get_run(study.run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("Cascades save half.\n\n[Open the Pareto front](#/experiments/")
+    assert f"![front](get-artifact?path=front.png&run_uuid={study.run_id})" in note
+    assert "/artifacts/report/report.html" in note
+    experiment = tracker.store.client.get_experiment(study.experiment_id)
+    first = experiment.tags["mlflow.note.content"].splitlines()[0]
+    assert first.endswith("). Cascades save half.")
+    assert tracker.files.fetch(study.run_id, "front.png").read_bytes() == picture.getvalue()
+    names = {f.path for f in tracker.store.client.list_artifacts(study.run_id, "images")}
+    assert sum(name.endswith(".png") for name in names) == 2
 
 
 def test_files_and_numbers_of_the_study_are_kept(tracker: Tracker, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """What someone sees who opens a study in a real browser."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from rcopt.tracking import CascadeLog, StudyRun, open_tracker, view_link
+from rcopt.tracking.view import run_link
 from tests.support.tracking_helpers import Server, make_point, open_study
 
 pytestmark = [
@@ -35,6 +38,11 @@ def study(server: Server, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
     report = folder / "report.html"
     report.write_text("<h1>The report of this study</h1>")
     tracker.log_files(study, [report])
+    for step, colour in enumerate(("red", "blue"), 1):
+        picture = io.BytesIO()
+        Image.new("RGB", (80, 45), colour).save(picture, format="png")
+        tracker.show_progress(study, picture.getvalue(), step)
+    tracker.tell_result(study, "Cascades save half.", "More to read.", picture.getvalue())
     return study
 
 
@@ -62,12 +70,44 @@ def test_the_link_lands_on_the_front_with_its_charts(
     server: Server, study: StudyRun, page: Page
 ) -> None:
     page.goto(view_link(server.uri, study.experiment_id))
-    expect(page.get_by_text("4 matching runs")).to_be_visible()
+    # The front's, and the study's own with the pictures of its front.
+    expect(page.get_by_text("5 matching runs")).to_be_visible()
     for accuracy in ("0.76", "0.77", "0.78", "0.79"):
         run = page.get_by_role("link", name=f"r18@32 > r50@224 {accuracy}")
         expect(run.first).to_be_visible()
-    expect(page.get_by_text("val/mflops vs. val/accuracy")).to_be_visible()
+    expect(page.get_by_text("val/log10_mflops vs. val/accuracy")).to_be_visible()
     expect(page.get_by_role("link", name="Open the Pareto front").first).to_be_visible()
+
+
+def test_the_view_shows_the_front_of_the_last_stages(
+    server: Server, study: StudyRun, page: Page
+) -> None:
+    page.goto(view_link(server.uri, study.experiment_id))
+    expect(page.get_by_text("val/log10_mflops vs. val/accuracy")).to_be_visible()
+    page.get_by_text("val/log10_mflops vs. val/accuracy").hover()
+    page.mouse.wheel(0, 500)
+    shown = page.locator("img[src*='front'], img[src^='blob:']").first
+    expect(shown).to_be_visible()
+    assert loaded(shown)
+
+
+def test_the_notes_begin_with_the_result_and_show_the_front(
+    server: Server, study: StudyRun, page: Page
+) -> None:
+    page.goto(run_link(server.uri, study.experiment_id, study.run_id))
+    expect(page.get_by_text("Cascades save half.")).to_be_visible()
+    page.get_by_text("Show more").click()
+    picture = page.get_by_alt_text("front")
+    expect(picture).to_be_visible()
+    assert loaded(picture)
+    page.get_by_role("link", name="Open the Pareto front").click()
+    expect(page.get_by_text("5 matching runs")).to_be_visible()
+
+
+def loaded(picture: Locator) -> bool:
+    """Whether a picture has come and can be drawn."""
+    done = "image => image.decode().then(() => image.naturalWidth > 0, () => false)"
+    return bool(picture.evaluate(done))
 
 
 def test_a_filter_typed_by_hand_finds_the_cascades(
