@@ -57,6 +57,7 @@ def register(
     experiment_id: str,
     alias: str = ALIAS,
     note: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> RegisteredCascade:
     """Pack a cascade as an MLflow model and register it as a new version.
 
@@ -72,6 +73,7 @@ def register(
         experiment_id: The study's experiment.
         alias: Moved to the new version.
         note: Markdown, first in the version's description.
+        tags: More of the version.
 
     Raises:
         ValueError: If the cascade has no run.
@@ -107,7 +109,7 @@ def register(
             return model
 
         number, model_id = tracker.models.add(
-            _version(package, name, alias, note),
+            _version(package, name, alias, note, tags or {}),
             experiment_id=experiment_id,
             run_id=run_id,
             tags={"rcopt.cascade": run_name(package.point)},
@@ -161,7 +163,9 @@ def check_names(name: str, alias: str) -> None:
         )
 
 
-def _version(package: CascadePackage, name: str, alias: str, note: str) -> ModelVersion:
+def _version(
+    package: CascadePackage, name: str, alias: str, note: str, tags: Mapping[str, str]
+) -> ModelVersion:
     point = package.point
     return ModelVersion(
         name=name,
@@ -170,10 +174,11 @@ def _version(package: CascadePackage, name: str, alias: str, note: str) -> Model
         card=f"{note}\n\n{_version_note(package)}".strip(),
         tags={
             "rcopt.cascade": str(point.cascade),
-            "rcopt.accuracy": f"{point.validation.accuracy:.4f}",
-            "rcopt.mflops": f"{short_number(point.validation.mean_flops / 1e6):g}",
+            "rcopt.validation_accuracy": f"{point.validation.accuracy:.4f}",
+            "rcopt.validation_mflops": f"{short_number(point.validation.mean_flops / 1e6):g}",
             "rcopt.data_digest": package.data_digest,
             "rcopt.split_digest": package.split_digest,
+            **tags,
         },
     )
 

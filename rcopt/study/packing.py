@@ -20,6 +20,7 @@ from rcopt.serving import registry
 from rcopt.serving.bundle import CascadePackage, LoadedCascade, open_cascade, save_cascade
 from rcopt.study.choice import Choice
 from rcopt.study.file import Study
+from rcopt.study.model_card import card_tags, model_card
 from rcopt.study.results_file import load_results
 from rcopt.study.stages.candidates import allow_own
 from rcopt.study.stages.lookup import trained_stages
@@ -42,12 +43,20 @@ def register(
     # The run that the results name may have been deleted since.
     point = replace(choice.point, run_id=tracker.cascades.run_of(run, choice.point))
     package, weights = _packed(study, point, tracker)
-    note = f"Chosen from study `{study.name}`. {choice.verdict()}"
-    if choice.certificate is not None:
-        text = str(choice.certificate)
-        note += f" {text[0].upper()}{text[1:]}"
+    card = model_card(
+        choice,
+        run=tracking.run_link("", run.experiment_id, str(point.run_id)),
+        picture=tracking.picture_link(run.run_id),
+    )
     return registry.register(
-        tracker, package, weights, name, experiment_id=run.experiment_id, alias=alias, note=note
+        tracker,
+        package,
+        weights,
+        name,
+        experiment_id=run.experiment_id,
+        alias=alias,
+        note=card,
+        tags=card_tags(choice),
     )
 
 

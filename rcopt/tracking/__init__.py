@@ -11,7 +11,7 @@ from rcopt.tracking.opening import relocate, resolve_uri
 from rcopt.tracking.records import DataInput, StudyRun
 from rcopt.tracking.stages import PREDICTIONS, WEIGHTS, StageStore
 from rcopt.tracking.tracker import Tracker, open_tracker
-from rcopt.tracking.view import view_link
+from rcopt.tracking.view import picture_link, run_link, view_link
 
 __all__ = [
     "PREDICTIONS",
@@ -25,7 +25,9 @@ __all__ = [
     "StudyRun",
     "Tracker",
     "open_tracker",
+    "picture_link",
     "relocate",
     "resolve_uri",
+    "run_link",
     "view_link",
 ]

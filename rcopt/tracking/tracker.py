@@ -17,9 +17,6 @@ from rcopt.tracking.records import DataInput, StudyRun, dataset_input
 from rcopt.tracking.run_files import RunFiles
 from rcopt.tracking.stages import StageStore
 
-#: The study run's artifact that its note shows.
-PICTURE = "front.png"
-
 
 def open_tracker(uri: str, project: Path, *, warn: Warn = quiet_warning) -> "Tracker":
     """Open a study's MLflow store, making a SQLite one where it is missing.
@@ -191,11 +188,11 @@ class Tracker:
         """
         with reported("telling the study's result in MLflow"):
             with tempfile.TemporaryDirectory(prefix="rcopt-") as folder:
-                path = Path(folder) / PICTURE
+                path = Path(folder) / view.PICTURE
                 path.write_bytes(picture)
-                self.files.upload(study.run_id, PICTURE, path)
+                self.files.upload(study.run_id, view.PICTURE, path)
             # Relative to the UI's page, so that it works behind any address.
-            shown = f"![front](get-artifact?path={PICTURE}&run_uuid={study.run_id})"
+            shown = f"![front]({view.picture_link(study.run_id)})"
             report = view.run_link("", study.experiment_id, study.run_id, "report/report.html")
             links = f"{_front_link(study)} [Report]({report}) (once `rcopt report` made it)."
             # MLflow folds what is below some lines.

@@ -16,6 +16,9 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 
 FRONT_FILTER = "tags.\"rcopt.pareto\" = 'true'"
 
+#: The study run's artifact that notes show.
+PICTURE = "front.png"
+
 #: Tag of the runs that the view shows: the front's, and the study's with its pictures.
 SHOWN = "rcopt.shown"
 SHOWN_FILTER = f"tags.\"{SHOWN}\" = 'true'"
@@ -55,6 +58,11 @@ def run_link(base_url: str, experiment_id: str, run_id: str, artifact: str = "")
         f"{base_url.rstrip('/')}{'/' if base_url else ''}#/experiments/{experiment_id}/runs/"
         f"{run_id}{f'/artifacts/{artifact}' if artifact else ''}?workflowType=machine_learning"
     )
+
+
+def picture_link(run_id: str) -> str:
+    """Return the address of a study's front as a picture, for notes that the UI shows."""
+    return f"get-artifact?path={PICTURE}&run_uuid={run_id}"
 
 
 def view_state(resolutions: Sequence[int], created: int, cost: CostName = "flops") -> str:

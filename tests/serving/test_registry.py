@@ -93,7 +93,7 @@ def test_the_registry_says_what_the_model_is(registered: Registered) -> None:
     version = client.get_model_version_by_alias("fruit", "champion")
     assert (int(version.version), version.run_id) == (1, registered.run_id)
     assert str(version.description).startswith("Chosen by a test.\n\nOn validation 100.00%")
-    assert version.tags["rcopt.accuracy"] == "1.0000"
+    assert version.tags["rcopt.validation_accuracy"] == "1.0000"
     assert version.tags["rcopt.split_digest"] == "e" * 64
     assert "mlflow models serve" in str(client.get_registered_model("fruit").description)
     model = client.get_logged_model(registered.cascade.model_id)
