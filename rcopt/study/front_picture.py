@@ -25,7 +25,7 @@ def front_picture(results: Results, *, tested: bool = True) -> bytes:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     cost = COSTS[_minimized(results)]
     with rc_context({"font.size": 9, "axes.axisbelow": True}):
@@ -43,6 +43,7 @@ def front_picture(results: Results, *, tested: bool = True) -> bytes:
                 color=_SINGLE,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: axis_amount(x)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"{cost.title} of an image ({cost.unit}, logarithmic)")
