@@ -86,6 +86,11 @@ class Answering:
         self._alone: dict[Stage, Answers] = {}
         self._weighted: dict[tuple[Stage, ...], Answers] = {}
 
+    @property
+    def alone(self) -> bool:
+        """Whether a stage answers the same whatever ran before it."""
+        return not (self._rule.average or self._rule.weighted)
+
     def __call__(self, stages: Sequence[Stage]) -> Answers:
         """Return what the stages of a cascade answer.
 

@@ -1,13 +1,14 @@
 """Fronts: the exact accuracy-FLOPs front over all thresholds, dominance, hypervolume, spread."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.evaluating import check_answers
-from rcopt.core.threshold_sweep import choose_candidates, sweep
+from rcopt.core.threshold_sweep import Known, Ranking, rank_images, sweep
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
@@ -25,12 +26,14 @@ class CostFront:
         accuracy: (P,), strictly rising.
         cost: (P,) mean cost per image, strictly rising.
         accuracy_gap: See `ThresholdFront`.
+        steps: Work done.
     """
 
     thresholds: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     cost: NDArray[np.float64]
     accuracy_gap: float
+    steps: int
 
     def __len__(self) -> int:
         """Return the number of rows P."""
@@ -73,24 +76,24 @@ def threshold_front(
     A threshold matters only where it changes which images are passed on, and it is worth
     raising only past a *useful* image: one that this stage gets wrong and a later stage gets
     right (passing on any other image costs no less and gains nothing). Let u_k be the number
-    of distinct confidences of stage k that useful images have. The sweep visits all
+    of distinct confidences of stage k that useful images have. The sweep visits the
     combinations of these candidates, updating counts as a candidate moves, and keeps the
-    cheapest cascade for each number of right answers: memory O(N K), and at most prod(u_0 ..
-    u_{K-2}) + N (1 + u_0 + u_0 u_1 + .. + u_0 .. u_{K-4}) steps.
+    cheapest cascade for each number of right answers. It passes over combinations that no right
+    answers of the useful images ahead could bring up to what was found (see
+    `rcopt.core.threshold_sweep`): memory O(N K), and at most prod(u_0 .. u_{K-2}) +
+    N (1 + u_0 + u_0 u_1 + .. + u_0 .. u_{K-4}) steps, usually far fewer.
 
-    The result is exact while those steps number at most ``max_steps``. With its default that
+    The result is exact while the steps number at most ``max_steps``. With its default that
     holds, whatever the data, for one and two stages, for three stages up to 140,000 images and
-    for four up to 2,700. Beyond that only every so many-th useful candidate is visited, and
-    ``accuracy_gap`` is the largest number of useful images between neighbouring visited
-    candidates, summed over the stages and divided by N: lowering each threshold to the next
-    visited candidate makes no image run longer, and can turn a right answer wrong only for an
-    image in between.
+    for four up to 2,700; and for stages that err on the same images far beyond. Where it does
+    not hold, ``accuracy_gap`` is what was given up: coarser sweeps come first, and the finest one
+    within the steps counts.
 
     Args:
         confidence: (K-1, N) or (K, N) in [0, 1]; a K-th row is not looked at.
         correct: (K, N) bool, whether each stage's answer is right.
         flops: (K,) non-negative, FLOPs of one image.
-        max_steps: Steps of the sweep above which it is coarsened.
+        max_steps: Steps above which a sweep is given up for a coarser one.
 
     Returns:
         The front, cheapest first; `rcopt.evaluate` of a row gives exactly its numbers. A
@@ -136,18 +139,42 @@ def cost_front(
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     if len(costs) > MAX_STAGES:
         raise ValueError(f"correct must have at most {MAX_STAGES} stages, got {len(costs)}")
+    rankings = [rank_images(row) for row in confidence[: len(costs) - 1]]
+    return ranked_front(rankings, correct, costs, Known.nothing(correct.shape[1]), max_steps)
+
+
+def ranked_front(
+    rankings: Sequence[Ranking],
+    correct: NDArray[np.bool_],
+    costs: NDArray[np.float64],
+    known: Known,
+    max_steps: int,
+) -> CostFront:
+    """Return what `cost_front` does of images that are ranked, as far as it is new.
+
+    Args:
+        rankings: Of the first K-1 stages' confidences.
+        correct: (K, N).
+        costs: (K,) non-negative, of one image.
+        known: Of other stages on the same images; what is found here is added to it. Rows that
+            have fewer right answers than something known for no less cost are left out.
+        max_steps: As in `threshold_front`.
+    """
     n = correct.shape[1]
-    candidates = choose_candidates(confidence, correct, max_steps)
-    total, chosen = sweep(candidates, correct, costs)
-    mean = total / n
+    before = known.cost.copy()
+    found = sweep(rankings, correct, costs, known, max_steps)
+    mean = found.cost / n
     rows = _cheapest(mean)
+    rows = rows[found.cost[rows] < np.append(before[1:], np.inf)[rows]]
     thresholds = np.empty((len(rows), len(costs) - 1))
-    for k, (stage, candidate) in enumerate(zip(candidates, chosen[rows].T, strict=True)):
-        thresholds[:, k] = stage.thresholds[candidate]
+    for k, (own, candidate) in enumerate(
+        zip(found.thresholds, found.candidates[rows].T, strict=True)
+    ):
+        thresholds[:, k] = own[candidate]
     accuracy, mean = rows / n, mean[rows]
     for array in (thresholds, accuracy, mean):
         array.flags.writeable = False
-    return CostFront(thresholds, accuracy, mean, sum(stage.skipped for stage in candidates) / n)
+    return CostFront(thresholds, accuracy, mean, found.gap / n, found.steps)
 
 
 def non_dominated(accuracy: ArrayLike, mean_flops: ArrayLike) -> NDArray[np.bool_]:

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import pairwise
 
 from rcopt.core.answering import Answering
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint, Stage
-from rcopt.core.combination_sweep import evaluated, rank, rights_of, sweep_combinations
+from rcopt.core.combination_sweep import Rights, evaluated, sweep_combinations
+from rcopt.core.combinations import Choices, combinations_of, most_stages
 from rcopt.core.trained_stage import TrainedStage
 
 
@@ -59,18 +57,19 @@ def study_front(
     rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
     optional: bool | Collection[int] = True,
     resolutions: Collection[int] | None = None,
-    max_stages: int = 4,
+    max_stages: int | None = None,
 ) -> StudyFront:
     """Return the exact front over depths, skipped stages and threshold vectors.
 
     Cost is mean FLOPs, or mean milliseconds where the stages have measured times (all or none).
 
     A cascade has one of the trained backbones, or where optional none, at each resolution, in
-    rising resolution. Every combination of at most ``max_stages`` stages is swept with
-    `rcopt.core.fronts.threshold_front`, which is exact for four stages up to the size it states; a
-    study of more resolutions is covered by all its cascades of at most ``max_stages`` of them,
-    and `StudyFront.complete` is then False. Of cascades with equal accuracy and mean FLOPs the
-    one with fewer stages stays, then the first by (resolution, backbone).
+    rising resolution. Every combination of at most ``max_stages`` stages is swept as
+    `rcopt.core.fronts.threshold_front` does, those of few stages first, and only where it can
+    beat what was found before; a study of more resolutions is covered by all its cascades of at
+    most ``max_stages`` of them, and `StudyFront.complete` is then False. Of cascades with equal
+    accuracy and mean FLOPs the one with fewer stages stays, then the first by (resolution,
+    backbone).
 
     Args:
         stages: Trained stages with predictions on validation, no stage twice; those of other
@@ -79,7 +78,7 @@ def study_front(
         optional: Whether a resolution may be left out, or which ones may.
         resolutions: All resolutions of the study, so that a required one without a trained
             stage leaves the front empty; default: those of the stages.
-        max_stages: Most stages of a cascade.
+        max_stages: Most stages of a cascade; default: `rcopt.core.combinations.most_stages`.
 
     Raises:
         ValueError: If a stage comes twice or lacks predictions on validation, what is filed
@@ -87,22 +86,7 @@ def study_front(
             optional resolution is not among ``resolutions``, or more resolutions are required
             than ``max_stages`` allows.
     """
-    allowed = optional if isinstance(optional, bool) else frozenset(optional)
-    if resolutions is not None and not isinstance(allowed, bool) and allowed - {*resolutions}:
-        raise ValueError(
-            f"optional must be among the resolutions {sorted(resolutions)}, "
-            f"got {min(allowed - {*resolutions})}"
-        )
-    front = StudyFront(
-        points=(),
-        rule=rule,
-        optional=allowed,
-        resolutions=None if resolutions is None else tuple(sorted(resolutions)),
-        max_stages=max_stages,
-        complete=True,
-        cascades=0,
-        accuracy_gap=0.0,
-    )
+    front = _no_front(stages, rule, optional, resolutions, max_stages)
     return _add(front, stages, _combinations(front, stages))
 
 
@@ -128,8 +112,7 @@ def extend_front(
         # A cascade must now have this resolution, which none of the known ones has.
         front = replace(front, points=(), cascades=0, accuracy_gap=0.0)
     everything = [*stages, new]
-    combinations = [c for c in _combinations(front, everything) if new.stage in c]
-    return _add(front, everything, combinations)
+    return _add(front, everything, _combinations(front, everything, new.stage))
 
 
 def optimistic_test_front(
@@ -138,7 +121,7 @@ def optimistic_test_front(
     rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
     optional: bool | Collection[int] = True,
     resolutions: Collection[int] | None = None,
-    max_stages: int = 4,
+    max_stages: int | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Return the front that choosing on the test split itself would claim.
 
@@ -157,12 +140,10 @@ def optimistic_test_front(
     Raises:
         ValueError: As `study_front`.
     """
-    frame = study_front(
-        [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
-    )
+    frame = _no_front(stages, rule, optional, resolutions, max_stages)
     combinations = _combinations(frame, stages)
     on_test = Answering(stages, "test", rule)
-    best, _ = sweep_combinations((), combinations, rights_of(on_test))
+    best = sweep_combinations((), combinations, Rights(on_test)).cascades
     on_validation = Answering(stages, "validation", rule)
     points = (OperatingPoint(c, evaluated(c, on_validation), evaluated(c, on_test)) for c in best)
     return tuple(sorted(points, key=_test_cost))
@@ -175,7 +156,7 @@ def lost_front(
     rule: AnswerRule = AnswerRule(),  # noqa: B008 (frozen)
     optional: bool | Collection[int] = True,
     resolutions: Collection[int] | None = None,
-    max_stages: int = 4,
+    max_stages: int | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Return the exact front of the share of lost images and cost, safest first.
 
@@ -201,19 +182,11 @@ def lost_front(
     """
     if reference not in [trained.stage for trained in stages]:
         raise ValueError(f"reference must be one of the stages, {reference.name} is not")
-    frame = study_front(
-        [], rule=rule, optional=optional, resolutions=resolutions, max_stages=max_stages
-    )
+    frame = _no_front(stages, rule, optional, resolutions, max_stages)
     answers_of = Answering(stages, "validation", rule)
     wrong = ~answers_of((reference,)).correct[0]
-
-    def not_lost(
-        combination: tuple[Stage, ...],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        answers = answers_of(combination)
-        return answers.confidence, answers.correct | wrong
-
-    safest, _ = sweep_combinations((), _combinations(frame, stages), not_lost)
+    not_lost = Rights(answers_of, forgiven=wrong)
+    safest = sweep_combinations((), _combinations(frame, stages), not_lost).cascades
     points = [OperatingPoint(cascade, evaluated(cascade, answers_of)) for cascade in safest]
     points.sort(key=lambda point: point.validation.cost, reverse=True)
     return tuple(point for point in points if point.validation.cost < reference.cost)
@@ -225,41 +198,83 @@ def _may_skip(front: StudyFront, resolution: int) -> bool:
     return resolution in front.optional
 
 
-def _combinations(front: StudyFront, stages: Sequence[TrainedStage]) -> list[tuple[Stage, ...]]:
-    """Return the combinations of at most ``max_stages`` stages, in the order of `rank`."""
-    known = [trained.stage for trained in stages]
-    names = [stage.name for stage in known]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"stages must differ, got {twice[0]} twice")
+def _no_front(
+    stages: Sequence[TrainedStage],
+    rule: AnswerRule,
+    optional: bool | Collection[int],
+    resolutions: Collection[int] | None,
+    max_stages: int | None,
+) -> StudyFront:
+    """Return the front that covers nothing yet."""
+    allowed = optional if isinstance(optional, bool) else frozenset(optional)
+    if resolutions is not None and not isinstance(allowed, bool) and allowed - {*resolutions}:
+        raise ValueError(
+            f"optional must be among the resolutions {sorted(resolutions)}, "
+            f"got {min(allowed - {*resolutions})}"
+        )
+    front = StudyFront(
+        points=(),
+        rule=rule,
+        optional=allowed,
+        resolutions=None if resolutions is None else tuple(sorted(resolutions)),
+        max_stages=0,
+        complete=True,
+        cascades=0,
+        accuracy_gap=0.0,
+    )
+    if max_stages is None:
+        choices = _choices(front, stages)
+        max_stages = most_stages([(len(own.stages), own.required) for own in choices])
+    return replace(front, max_stages=max_stages)
+
+
+def _choices(front: StudyFront, stages: Sequence[TrainedStage]) -> list[Choices]:
+    """Return what a cascade may have at each resolution."""
+    known = sorted((trained.stage for trained in stages), key=lambda s: (s.resolution, s.backbone))
+    for one, other in pairwise(known):
+        if one.name == other.name:
+            raise ValueError(f"stages must differ, got {one.name} twice")
     resolutions = front.resolutions or tuple(sorted({stage.resolution for stage in known}))
     strange = sorted({stage.resolution for stage in known} - set(resolutions))
     if strange:
         raise ValueError(f"stages must be of resolutions {list(resolutions)}, got {strange[0]}")
-    required = [resolution for resolution in resolutions if not _may_skip(front, resolution)]
-    if front.max_stages < max(len(required), 1):
-        raise ValueError(
-            f"max_stages must be at least {max(len(required), 1)}, one per required "
-            f"resolution, got {front.max_stages}"
+    return [
+        Choices(
+            tuple(stage for stage in known if stage.resolution == resolution),
+            required=not _may_skip(front, resolution),
         )
-    choices: list[list[Stage | None]] = []
-    for resolution in resolutions:
-        skip: list[Stage | None] = [None] if resolution not in required else []
-        choices.append(skip + [stage for stage in known if stage.resolution == resolution])
-    found = (tuple(s for s in choice if s is not None) for choice in product(*choices))
-    return sorted((c for c in found if 1 <= len(c) <= front.max_stages), key=rank)
+        for resolution in resolutions
+    ]
+
+
+def _combinations(
+    front: StudyFront, stages: Sequence[TrainedStage], new: Stage | None = None
+) -> Iterator[tuple[Stage, ...]]:
+    """Return the combinations that the front covers, or only those with a new stage."""
+    choices = _choices(front, stages)
+    least = max(sum(own.required for own in choices), 1)
+    if front.max_stages < least:
+        raise ValueError(
+            f"max_stages must be at least {least}, one per required resolution, "
+            f"got {front.max_stages}"
+        )
+    if new is not None:
+        choices = [Choices((new,), required=True) if new in own.stages else own for own in choices]
+    return combinations_of(choices, front.max_stages)
 
 
 def _add(
-    front: StudyFront, stages: Sequence[TrainedStage], combinations: Sequence[tuple[Stage, ...]]
+    front: StudyFront,
+    stages: Sequence[TrainedStage],
+    combinations: Iterator[tuple[Stage, ...]],
 ) -> StudyFront:
     """Sweep combinations that the front does not cover and merge the results into it."""
     answers_of = Answering(stages, "validation", front.rule)
     known = {point.cascade: point for point in front.points}
-    cascades, gap = sweep_combinations(front.points, combinations, rights_of(answers_of))
+    found = sweep_combinations(front.points, combinations, Rights(answers_of))
     points = [
         known.get(cascade) or OperatingPoint(cascade, evaluated(cascade, answers_of))
-        for cascade in cascades
+        for cascade in found.cascades
     ]
     points.sort(key=lambda point: point.validation.cost)
     resolutions = front.resolutions or {trained.stage.resolution for trained in stages}
@@ -267,8 +282,8 @@ def _add(
         front,
         points=tuple(points),
         complete=len(resolutions) <= front.max_stages,
-        cascades=front.cascades + len(combinations),
-        accuracy_gap=max(front.accuracy_gap, gap),
+        cascades=front.cascades + found.combinations,
+        accuracy_gap=max(front.accuracy_gap, found.accuracy_gap),
     )
 
 

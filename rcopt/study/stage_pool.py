@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 from rcopt import interruption, tracking
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Stage, StageId
+from rcopt.core.combinations import most_stages
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.errors import InputError, OutageError, RefusedError, UnreachableError, WorkError
@@ -55,11 +56,15 @@ class StagePool:
             key: priced(stage, study.settings.search.cost, times)
             for key, stage in provider.costs.items()
         }
+        space = provider.space
         self.front: StudyFront = study_front(
             [],
             rule=rule,
-            optional=provider.space.optional,
-            resolutions=tuple(provider.space.backbones),
+            optional=space.optional,
+            resolutions=tuple(space.backbones),
+            max_stages=most_stages(
+                [(len(names), not space.optional) for names in space.backbones.values()]
+            ),
         )
 
     def __len__(self) -> int:

@@ -2,7 +2,6 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import moocore
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rcopt import evaluate
-from rcopt.core import threshold_sweep
 from rcopt.core.cascade import NEVER
 from rcopt.core.fronts import (
     ThresholdFront,
@@ -204,26 +202,6 @@ def test_the_sweep_is_exact_within_the_steps_that_useful_cuts_take(stages: int) 
     enough = threshold_front(confidence, correct, flops, max_steps=steps)
     assert enough.exact
     assert rows_of(enough) == brute_force(confidence, correct, flops)
-    assert not threshold_front(confidence, correct, flops, max_steps=steps - 1).exact
-
-
-@pytest.mark.parametrize("stages", [3, 4])
-def test_threads_change_nothing(stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = realistic(300, stages, levels=60)
-    alone = threshold_front(*data)
-    started = []
-
-    class Pool(ThreadPoolExecutor):
-        def __init__(self, workers: int) -> None:
-            started.append(workers)
-            super().__init__(workers)
-
-    monkeypatch.setattr(threshold_sweep, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(threshold_sweep, "THREAD_STEPS", 0)
-    for workers in (2, 3):
-        monkeypatch.setattr("os.cpu_count", lambda workers=workers: workers)
-        assert rows_of(threshold_front(*data)) == rows_of(alone)
-    assert started == [2, 3]
 
 
 @settings(max_examples=60, deadline=None)
