@@ -106,7 +106,10 @@ def _expected(
     if folds < 2:
         return None
     combinations = _combinations([*points, point])
-    return expected_accuracy(combinations, stages, point.validation.cost, rule=rule, folds=folds)
+    (told,) = expected_accuracy(
+        combinations, stages, [point.validation.cost], rule=rule, folds=folds
+    )
+    return told
 
 
 def _combinations(points: Sequence[OperatingPoint]) -> list[tuple[Stage, ...]]:

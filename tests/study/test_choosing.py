@@ -88,6 +88,31 @@ def test_a_criterion_is_satisfied_on_validation(
     assert choice.test.accuracy.estimate == choice.point.test.accuracy
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.01, 0.2, 1.0])
+def test_a_drop_is_never_bought_at_more_than_the_reference_costs(
+    stored: Study, drop: float
+) -> None:
+    choice = select(stored, Criterion(max_drop=drop))
+    assert choice.point.validation.mean_flops <= choice.reference.stage.flops
+    assert choice.asked_drop is not None
+    assert choice.asked_drop <= drop
+    if choice.point.cascade.stages == (choice.reference.stage,):
+        assert choice.verdict().startswith("Do not cascade")
+        assert choice.test.change.low == choice.test.change.high == 0.0
+
+
+def test_what_to_expect_is_told_beside_what_was_chosen(
+    stored: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = _said(capsys, stored, "select", "--knee", "--format", "json")
+    assert code == 0
+    told = json.loads(text)["expected"]
+    assert told["accuracy_interval"][0] <= told["accuracy"] <= told["accuracy_interval"][1]
+    code, text = _said(capsys, stored, "select", "--knee")
+    (line,) = [line for line in text.splitlines() if line.startswith("to be expected")]
+    assert f"{100 * told['accuracy']:.2f}" in line
+
+
 def test_a_trial_of_the_front_is_found_by_its_number(
     stored: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
 """What one given cascade saves and costs against a reference, on images it was not chosen by."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Stage
@@ -100,7 +102,10 @@ def saving_interval(
     """Return how many times less a cascade costs than a stage, with its bootstrap interval.
 
     What an image costs depends on the stage that answers it alone, so drawing images with
-    replacement is drawing the numbers of exits from a multinomial distribution.
+    replacement is drawing the numbers of exits from a multinomial distribution. The percentiles
+    are taken further out as Student's t and the deviation over N - 1 ask for (Hesterberg 2015,
+    Am. Stat. 69:371, the expanded percentile interval): plain ones cover too little where there
+    are few images.
 
     Args:
         exits: (K,) images answered by each stage.
@@ -124,5 +129,8 @@ def saving_interval(
     if mean <= 0:
         raise ValueError("the cascade must have a positive cost to tell a saving, got 0")
     drawn = np.random.default_rng(seed).multinomial(n, exits / n, size=n_resamples)
-    low, high = np.quantile(drawn @ per_image / n, [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - level) / 2
+    if n > 1:
+        tail = float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
+    low, high = np.quantile(drawn @ per_image / n, [tail, 1 - tail])
     return Interval(reference / mean, reference / float(high), reference / float(low), level)

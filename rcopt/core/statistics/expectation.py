@@ -149,14 +149,14 @@ def folds_for(n_images: int) -> int:
 def expected_accuracy(
     combinations: Sequence[Sequence[Stage]],
     stages: Sequence[TrainedStage],
-    budget: float,
+    budgets: ArrayLike,
     *,
     rule: AnswerRule | None = None,
     folds: int = 10,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """Return what the most accurate choice within a mean cost is worth on new images.
+) -> tuple[Interval, ...]:
+    """Return what the most accurate choice within each mean cost is worth on new images.
 
     The choice is made on all folds but one and judged on that one, in turn, so that each image
     is answered by a cascade that was chosen without it. The interval is the exact binomial one
@@ -166,8 +166,8 @@ def expected_accuracy(
     Args:
         combinations: Stages of each cascade to choose from, such as those on a front.
         stages: Trained stages with predictions on validation, among them all named.
-        budget: Mean cost of an image, positive; where nothing is so cheap on some folds, the
-            cheapest is taken.
+        budgets: (B,) mean cost of an image, positive; where nothing is so cheap on some folds,
+            the cheapest is taken.
         rule: How probabilities become answers, the default rule if None.
         folds: At least 2; images are dealt to them at random.
         seed: Of the dealing.
@@ -176,14 +176,15 @@ def expected_accuracy(
     Raises:
         ValueError: If there are fewer images than folds or a stage lacks predictions.
     """
+    limits = np.asarray(budgets, dtype=np.float64) * (1 + _ROUNDING)
     candidates = _candidates(combinations, stages, rule)
     n = candidates[0][0].correct.shape[1]
-    correct = np.zeros(n, dtype=np.bool_)
+    correct = np.zeros((len(limits), n), dtype=np.bool_)
     for held in _held_out(n, folds, seed):
         front = _front(candidates, np.flatnonzero(~held))
-        within = np.searchsorted(front.cost, budget * (1 + _ROUNDING), side="right") - 1
-        correct[held] = front.right(np.array([max(within, 0)]))[0, held]
-    return accuracy_interval(correct, level)
+        within = np.searchsorted(front.cost, limits, side="right") - 1
+        correct[:, held] = front.right(np.maximum(within, 0))[:, held]
+    return tuple(accuracy_interval(own, level) for own in correct)
 
 
 #: A combination's answers and the cost of each of its stages.

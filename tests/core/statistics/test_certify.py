@@ -304,3 +304,68 @@ def test_the_promise_of_accuracy_is_kept_over_many_draws() -> None:
     # One-sided 99 % binomial error of the draws around the promised share.
     assert broken <= binom.ppf(0.99, draws, 1 - confidence)
     assert chosen > draws / 2
+
+
+def worlds_of_two(correct: tuple[list[bool], list[bool]], calibration: int) -> list[TrainedStage]:
+    """Two stages that are equally sure of every image, the same images in both splits."""
+    small, big = correct
+    sure = [0.8] * len(small)
+    rows: dict[Split, tuple[list[float], list[bool], list[bool]]] = {
+        "validation": (sure, small, big),
+        "calibration": (sure[:calibration], small[:calibration], big[:calibration]),
+    }
+    return stages_with(rows)
+
+
+@pytest.mark.parametrize("promise", ["lost", "accuracy"])
+@pytest.mark.parametrize(
+    "correct",
+    [
+        ([True] * 30, [True] * 30),
+        ([False] * 30, [False] * 30),
+        ([True] * 30, [False] * 30),
+        ([False] * 30, [True] * 30),
+    ],
+    ids=["all right", "all wrong", "reference always wrong", "reference alone right"],
+)
+@pytest.mark.parametrize("calibration", [1, 2, 30])
+def test_extreme_stages_and_few_images_are_judged_soundly(
+    promise: Promise, correct: tuple[list[bool], list[bool]], calibration: int
+) -> None:
+    stages = worlds_of_two(correct, calibration)
+    candidates = lost_front(stages, TOP)
+    found = certify(candidates, stages, TOP, 0.1, 0.9, promise=promise)
+    loses = correct == ([False] * 30, [True] * 30)
+    # 0.9 ** 22 < 0.1: so many images without a loss certify one tenth.
+    enough = calibration >= found.images_without_loss
+    assert (found.point is not None) == (enough and not loses)
+    assert 20 <= found.images_without_loss <= 60
+    assert found.reference.name in str(found)
+    if found.point is None:
+        assert "The safe choice is" in str(found)
+        assert found.smallest_drop > 0.1
+    if loses:
+        assert found.images_at_this_rate is None
+    elif not enough:
+        assert found.images_at_this_rate is not None
+        assert f"About {found.images_at_this_rate - calibration} more calibration" in str(found)
+
+
+def test_equal_stages_certify_the_cheaper_one() -> None:
+    right = [True, False] * 40
+    stages = worlds_of_two((right, right), 80)
+    found = certify(lost_front(stages, TOP), stages, TOP, 0.1, 0.9, promise="accuracy")
+    assert found.point is not None
+    assert found.point.cascade.stages == (STAGES[0],)
+    assert found.tested[0].lost == found.tested[0].gained == 0
+
+
+def test_a_single_stage_has_nothing_to_certify() -> None:
+    stages = worlds_of_two(([True] * 5, [True] * 5), 5)[1:]
+    assert lost_front(stages, TOP) == ()
+    (alone,) = points_of(stages, [Cascade((TOP,), ())])
+    found = certify([alone], stages, TOP, 0.1)
+    assert found.point is None
+    assert str(found) == (
+        f"nothing to certify: no cascade costs less than {TOP.name}, which is the safe choice"
+    )

@@ -65,9 +65,9 @@ def test_what_to_expect_of_a_single_stage_is_its_own_accuracy() -> None:
     """There is nothing to choose, so nothing is optimistic."""
     stages = simulated_stages({"validation": 200}, seed=3)[:1]
     own = stages[0]
-    told = expected_accuracy([(own.stage,)], stages, own.stage.flops)
+    budgets = [own.stage.flops, own.stage.flops / 2]
+    told, below = expected_accuracy([(own.stage,)], stages, budgets)
     assert told == accuracy_interval(own.predictions["validation"].correct)
-    below = expected_accuracy([(own.stage,)], stages, own.stage.flops / 2)
     assert below == told, "the cheapest is taken where nothing is so cheap"
 
 
@@ -80,7 +80,7 @@ def test_what_to_expect_covers_a_choice_where_its_own_images_do_not() -> None:
         stages = simulated_stages({"validation": 150}, seed=1_000 + seed)
         point = study_front(stages).points[-1]
         combinations = [other.cascade.stages for other in study_front(stages).points]
-        told = expected_accuracy(combinations, stages, point.validation.mean_flops)
+        (told,) = expected_accuracy(combinations, stages, [point.validation.mean_flops])
         (outcome,) = cascade_outcomes([point.cascade], world, "test")
         truth = outcome.evaluation.accuracy
         held.append(told.low <= truth <= told.high)
