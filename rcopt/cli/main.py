@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import rcopt
 from rcopt import interruption
-from rcopt.cli import init, models, run, show, stress
+from rcopt.cli import init, models, run, show, stages, stress
 from rcopt.cli.arguments import study_argument
 from rcopt.cli.command import Command
 from rcopt.errors import InputError, WorkError
@@ -33,6 +33,7 @@ exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted (s
 #: Of the modules that hold them, in the order of ``rcopt --help``.
 COMMANDS: tuple[Command, ...] = (
     *init.COMMANDS,
+    *stages.COMMANDS,
     *run.COMMANDS,
     *show.COMMANDS,
     *models.COMMANDS,

@@ -1,8 +1,6 @@
 """What is told of the weights that stages started from."""
 
-from collections.abc import Mapping, Sequence
-
-from rcopt.core.trained_stage import TrainedStage
+from collections.abc import Mapping
 
 #: What the names of a stage's details about them begin with.
 DETAIL = "weights_"
@@ -15,23 +13,22 @@ def weights_details(details: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def seen_note(stages: Sequence[TrainedStage], data: str) -> str:
+def seen_note(started: Mapping[str, Mapping[str, str]], data: str) -> str:
     """Return what is known of whether first weights were made from a study's own images.
 
     Args:
-        stages: Trained stages.
+        started: Of each stage, by name, what is known of its first weights; empty if it has none.
         data: What the study's data set is called.
 
     Returns:
         A paragraph; empty if no stage started from weights.
     """
-    started = {s.stage.name: weights_details(s.details) for s in stages}
     seen = sorted({d["images"] for d in started.values() if "images" in d})
     named = [name for name, told in started.items() if told]
     if not named:
         return ""
     text = (
-        f"{', '.join(named)} started from weights that were trained elsewhere, on "
+        f"{', '.join(named)} start from weights that were trained elsewhere, on "
         f"{' and on '.join(seen) or 'images not known to rcopt'}."
     )
     if "imagenette" in data.lower() and any("ImageNet" in images for images in seen):

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Mapping
 from html import escape
 
-from rcopt.core.first_weights import seen_note
+from rcopt.core.first_weights import seen_note, weights_details
 from rcopt.core.wording import (
     amount,
     answers_at,
@@ -105,7 +105,10 @@ def stage_section(data: ReportData) -> Section:
     caption = (
         "Every trained stage alone. FLOPs are 2 × MACs of one image, MACs as ptflops counts them."
     )
-    note = seen_note([line.trained for line in data.stages], data.facts.data)
+    note = seen_note(
+        {line.trained.stage.name: weights_details(line.trained.details) for line in data.stages},
+        data.facts.data,
+    )
     body = table(head, rows, caption) + (element("p", note) if note else "")
     return "stages", "The stages", body
 

@@ -1,19 +1,18 @@
-from dataclasses import replace
-
-from rcopt.core.first_weights import seen_note
-from tests.support.simulated import simulated_stages
-from tests.support.study_helpers import SIZES
+from rcopt.core.first_weights import seen_note, weights_details
 
 
 def test_whether_weights_have_seen_the_images_is_told() -> None:
-    plain = simulated_stages(SIZES, 0)
-    assert seen_note(plain, "imagenette") == ""
-    started = [
-        replace(plain[0], details={"weights_source": "x", "weights_images": "ImageNet-1k"}),
-        *plain[1:],
-    ]
+    assert seen_note({"resnet18@32": {}}, "imagenette") == ""
+    started = {"a@32": {"source": "x", "images": "ImageNet-1k"}, "b@32": {}}
     note = seen_note(started, "imagenette")
-    assert note.startswith(f"{plain[0].stage.name} started from weights")
+    assert note.startswith("a@32 start from weights that were trained elsewhere, on ImageNet-1k.")
     assert "these weights have seen them" in note
-    assert "rcopt cannot look into" in seen_note(started, "my pictures")
-    assert "on ImageNet-1k." in seen_note(started, "my pictures")
+    elsewhere = seen_note(started, "my pictures")
+    assert "rcopt cannot look into" in elsewhere
+    assert "seen them" not in elsewhere
+
+
+def test_details_of_first_weights_are_found_among_all() -> None:
+    assert weights_details({"weights": "none", "weights_source": "x", "seed": "0"}) == {
+        "source": "x"
+    }

@@ -162,6 +162,8 @@ def _count(
 
         cost = count_macs(build(backbone, n_classes, resolution), resolution)
         known[f"{backbone}@{resolution}/{n_classes}"] = cost.macs
+        for difference in cost.overlooked:
+            progress.note(f"{backbone}@{resolution}: {difference}")
         progress.count("count MACs", done, len(missing))
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)

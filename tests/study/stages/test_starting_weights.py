@@ -77,7 +77,7 @@ def test_a_stage_starts_from_the_larger_one_which_is_trained_before(study: Study
         for path in export_predictions(study, study.project / "stored")
     )
     page = publish_report(study, study.project / "page", n_resamples=20).files[0].read_text()
-    assert "started from weights that were trained elsewhere" in page
+    assert "start from weights that were trained elsewhere" in page
     choice = choosing.select(study, Criterion(max_drop=1.0))
     single = next(p for p in front(study, everything=True) if len(p.cascade.stages) == 1)
     packed = packing.opened(study, replace(choice, point=single))
