@@ -32,7 +32,7 @@ def make_mixing(recipe: Recipe, n_classes: int) -> Mixing | None:
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if torch.rand(()) >= recipe.mix_share:
-            return images, functional.one_hot(labels, n_classes).to(images.dtype)
+            return images, functional.one_hot(labels, n_classes).float()
         way = ways[int(torch.randint(len(ways), ()))]
         mixed, shares = way(images, labels)
         return mixed.contiguous(memory_format=torch.channels_last), shares
