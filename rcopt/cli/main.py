@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import rcopt
 from rcopt import interruption
-from rcopt.cli import init, models, run, show, stages, stress
+from rcopt.cli import init, models, run, show, stages, stress, tables_in
 from rcopt.cli.arguments import study_argument
 from rcopt.cli.command import Command
 from rcopt.errors import InputError, WorkError
@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     *show.COMMANDS,
     *models.COMMANDS,
     *stress.COMMANDS,
+    *tables_in.COMMANDS,
 )
 
 _SIGNALS = tuple(

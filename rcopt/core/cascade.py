@@ -12,19 +12,25 @@ from rcopt.core.wording import cascade_text
 #: The smallest threshold that no confidence reaches: a stage with it answers nothing.
 NEVER = float(np.nextafter(1.0, 2.0))
 
+#: The smallest resolution.
+PIXELS = 8
+
 Source = Literal["sampled", "exact"]
 
 
 class StageId(NamedTuple):
-    """What a stage is called: one backbone at one resolution, in pixels."""
+    """What a stage is called: one backbone at one resolution, in pixels.
+
+    Below `PIXELS` it is no resolution but the rank by cost of a stage that has none.
+    """
 
     resolution: int
     backbone: str
 
     @property
     def name(self) -> str:
-        """``backbone@resolution``."""
-        return f"{self.backbone}@{self.resolution}"
+        """``backbone@resolution``, or the backbone alone where there is no resolution."""
+        return f"{self.backbone}@{self.resolution}" if self.resolution >= PIXELS else self.backbone
 
 
 @dataclass(frozen=True)

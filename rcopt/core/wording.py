@@ -163,7 +163,7 @@ def short_backbone(backbone: str) -> str:
 
 def short_name(stage: Stage) -> str:
     """Return a stage's name as a label: ``r50@224`` for ``resnet50@224``."""
-    return f"{short_backbone(stage.backbone)}@{stage.resolution}"
+    return stage.name.replace(stage.backbone, short_backbone(stage.backbone), 1)
 
 
 def cascade_name(cascade: Cascade, *, short: bool = False) -> str:

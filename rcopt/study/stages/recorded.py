@@ -1,7 +1,7 @@
 """Stages from a folder of stored predictions."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from rcopt.core.cascade import Stage, StageId
 from rcopt.core.predictions import check_aligned
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage, save_stage
+from rcopt.data.table_stages import MADE
 from rcopt.errors import InputError
 from rcopt.files import digest
 from rcopt.study.data_summary import DataSummary
@@ -150,8 +151,23 @@ def read_predictions(study: Study) -> dict[StageId, TrainedStage]:
                     f"{folder}: {trained.stage.name} does not belong with {first.stage.name}: "
                     f"{error}; keep predictions of different data in different folders"
                 ) from error
+    _check_rule(study, found.values())
     by_cost = sorted(found.values(), key=lambda t: (t.stage.resolution, t.stage.flops))
     return {t.stage.id: t for t in by_cost}
+
+
+def _check_rule(study: Study, stages: Iterable[TrainedStage]) -> None:
+    """Refuse what needs probabilities where a stage has confidences alone."""
+    answers = study.settings.answers
+    wants = [name for name in ("temperature", "average", "weighted") if getattr(answers, name)]
+    if answers.confidence != "max":
+        wants.append("confidence")
+    for trained in stages:
+        if wants and MADE in trained.details:
+            raise InputError(
+                f"{study.file.name}: answers.{wants[0]} needs class probabilities, and the table "
+                f"of {trained.stage.name} has confidences alone; leave it out"
+            )
 
 
 def _content(trained: TrainedStage) -> str:
