@@ -16,7 +16,7 @@ NAMES = {command.name for command in COMMANDS}
 
 def shown_commands(page: Path) -> Iterator[list[str]]:
     """The calls of rcopt in a page, split as a shell would."""
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`(rcopt [a-z][^`]*)`", text)
