@@ -138,7 +138,7 @@ def drop_to_ask(
         folds=folds,
         dealings=3 if folds == _MANY_FOLDS else 1,
     )
-    return found.ask_for(drop)
+    return min(drop, found.ask_for(drop))
 
 
 def folds_for(n_images: int) -> int:

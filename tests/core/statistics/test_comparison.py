@@ -38,6 +38,15 @@ def test_a_cascade_of_the_reference_alone_saves_nothing_for_sure() -> None:
     assert (found.low, found.estimate, found.high) == (1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_few_images_give_intervals_that_hold_the_estimate(n: int) -> None:
+    for seed in range(10):
+        found = compare(CASCADE, TOP, simulated_stages({"test": n}, seed=seed), "test")
+        for interval in (found.saving, found.accuracy):
+            assert interval.low <= interval.estimate <= interval.high
+        assert -1 <= found.change.low <= found.change.high <= 1
+
+
 def test_the_reference_differs_from_itself_by_nothing_for_sure() -> None:
     found = compare(Cascade((TOP,), ()), TOP, simulated_stages({"test": 50}), "test")
     assert (found.change.low, found.change.estimate, found.change.high) == (0.0, 0.0, 0.0)

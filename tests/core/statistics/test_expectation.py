@@ -1,12 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from rcopt.core.cascade import Cascade
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Cascade, Stage
+from rcopt.core.fronts import threshold_front
 from rcopt.core.outcomes import cascade_outcomes
-from rcopt.core.statistics.expectation import ExpectedDrops, expected_accuracy, expected_drops
+from rcopt.core.statistics.expectation import (
+    ExpectedDrops,
+    drop_to_ask,
+    expected_accuracy,
+    expected_drops,
+)
 from rcopt.core.statistics.intervals import accuracy_interval
 from rcopt.core.study_front import study_front
-from tests.support.simulated import simulated_stages
+from rcopt.core.trained_stage import TrainedStage
+from tests.support.simulated import resampled, simulated_stages
 
 
 def test_what_to_ask_for_by_hand() -> None:
@@ -69,6 +80,61 @@ def test_what_to_expect_of_a_single_stage_is_its_own_accuracy() -> None:
     told, below = expected_accuracy([(own.stage,)], stages, budgets)
     assert told == accuracy_interval(own.predictions["validation"].correct)
     assert below == told, "the cheapest is taken where nothing is so cheap"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_to_expect_equals_choosing_fold_by_fold(seed: int) -> None:
+    """Few images, confidences with ties: the front of the other folds, point by point."""
+    stages = simulated_stages({"validation": 13}, seed=seed, decimals=1)
+    chains = [[trained.stage for trained in chosen] for chosen in (stages, stages[:1], stages[1:])]
+    budget = 1.5e9
+    (told,) = expected_accuracy(chains, stages, [budget], folds=4, seed=seed)
+    fold = np.random.default_rng(seed).permutation(np.arange(13) % 4)
+    right = 0
+    for part in range(4):
+        seen = np.flatnonzero(fold != part)
+        on_seen = [
+            replace(t, predictions={"validation": resampled(t.predictions["validation"], seen)})
+            for t in stages
+        ]
+        best = max(
+            (
+                p
+                for chain in chains
+                for p in _front_of(chain, on_seen)
+                if p[1] <= budget * (1 + 1e-9)
+            ),
+            key=lambda p: (p[0], -p[1]),
+        )
+        (outcome,) = cascade_outcomes([best[2]], stages, "validation")
+        right += int(outcome.correct[fold == part].sum())
+    assert told.estimate == right / 13
+
+
+def _front_of(
+    chain: list[Stage], stages: list[TrainedStage]
+) -> list[tuple[float, float, Cascade]]:
+    answers = Answering(stages, "validation", AnswerRule())(chain)
+    front = threshold_front(answers.confidence, answers.correct, [s.flops for s in chain])
+    return [
+        (accuracy, flops, Cascade(tuple(chain), tuple(thresholds)))
+        for accuracy, flops, thresholds in zip(
+            front.accuracy.tolist(),
+            front.mean_flops.tolist(),
+            front.thresholds.tolist(),
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 11])
+@pytest.mark.parametrize("drop", [0.0, 0.01, 1.0])
+def test_what_to_ask_for_is_never_more_than_what_may_be_given_up(n: int, drop: float) -> None:
+    stages = simulated_stages({"validation": n}, seed=n)
+    chain = [trained.stage for trained in stages]
+    assert drop_to_ask([chain], stages, drop) <= drop
+    with pytest.raises(ValueError, match="drop must lie in"):
+        drop_to_ask([chain], stages, -0.1)
 
 
 @pytest.mark.slow
