@@ -1,9 +1,6 @@
-"""The two ways a command ends badly, each with its exit code, and what they are told from."""
+"""The two ways a command ends badly, each with its exit code."""
 
 from pathlib import Path
-
-#: What taking the content of a damaged file apart raises.
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 class InputError(Exception):

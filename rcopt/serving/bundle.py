@@ -18,7 +18,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import Cascade, Evaluation, OperatingPoint, Stage
 from rcopt.core.statistics.drift import BINS
 from rcopt.data.levels import Levels
-from rcopt.errors import DAMAGE, InputError
+from rcopt.errors import InputError
 from rcopt.files import file_digest, sealed, unsealed
 from rcopt.models.backbones import preprocessing_of
 from rcopt.models.recipe import Precision
@@ -139,14 +139,20 @@ def open_cascade(folder: Path, device: str = "cpu") -> LoadedCascade:
         InputError: If something is missing, was changed or is not rcopt's.
     """
     description = _read_description(folder / DESCRIPTION)
+    # Only what taking the description apart raises is damage of it.
     try:
-        return _build(folder, description, device)
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
-            "cascade again"
-        ) from error
+        described = _described(description)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise _damaged(folder, error) from error
+    return _build(folder, described, description, device)
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{folder / DESCRIPTION}: damaged ({type(error).__name__}: {reason}); register the "
+        "cascade again"
+    )
 
 
 def _description(package: CascadePackage, stages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -225,10 +231,27 @@ def _read_description(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCascade:
+@dataclass(frozen=True)
+class _Described:
+    """What a description says, taken apart; `weights` and `prepared` have one entry a stage."""
+
+    cascade: Cascade
+    rule: AnswerRule
+    classes: tuple[str, ...]
+    base_side: int
+    precision: Precision
+    temperatures: list[float] | None
+    answer_weights: list[list[float]] | None
+    levels: Levels | None
+    seen_before: dict[int, int]
+    weights: tuple[tuple[str, str], ...]
+    prepared: tuple[dict[str, Any], ...]
+
+
+def _described(description: Mapping[str, Any]) -> _Described:
+    """Take a description apart; it raises what its content makes Python raise."""
     preprocessing = description["preprocessing"]
     entries = description["stages"]
-    classes = tuple(str(name) for name in description["classes"])
     answers = description["answers"]
     if description["precision"] not in get_args(Precision):
         raise ValueError(f"precision is {description['precision']!r}")
@@ -244,22 +267,41 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
     stages = tuple(
         Stage(int(e["resolution"]), str(e["backbone"]), float(e["flops"])) for e in entries
     )
-    thresholds = tuple(float(entry["threshold"]) for entry in entries[:-1])
-    temperatures = [float(e["temperature"]) for e in entries] if rule.temperature else None
-    weights = None
-    if rule.weighted:
-        weights = [[float(w) for w in entry["answer_weights"]] for entry in entries]
+    levels = preprocessing.get("levels")
+    return _Described(
+        cascade=Cascade(stages, tuple(float(entry["threshold"]) for entry in entries[:-1])),
+        rule=rule,
+        classes=tuple(str(name) for name in description["classes"]),
+        base_side=base_side,
+        precision=description["precision"],
+        temperatures=[float(e["temperature"]) for e in entries] if rule.temperature else None,
+        answer_weights=[[float(w) for w in e["answer_weights"]] for e in entries]
+        if rule.weighted
+        else None,
+        levels=None if levels is None else (float(levels[0]), float(levels[1])),
+        seen_before=_counts(description.get("seen_before", {})),
+        weights=tuple((str(e["weights"]), str(e["sha256"])) for e in entries),
+        # Said once for all in the former format.
+        prepared=tuple(dict(e.get("preprocessing", preprocessing)) for e in entries),
+    )
+
+
+def _build(
+    folder: Path, said: _Described, description: Mapping[str, Any], device: str
+) -> LoadedCascade:
+    cascade, classes = said.cascade, said.classes
     models = []
-    for stage, entry in zip(stages, entries, strict=True):
-        path = _verified(folder, str(entry["weights"]), str(entry["sha256"]))
+    for stage, (name, digest), stated in zip(
+        cascade.stages, said.weights, said.prepared, strict=True
+    ):
+        path = _verified(folder, name, digest)
         trained = load_weights(path)
         if (trained.backbone, trained.resolution) != (stage.backbone, stage.resolution):
-            raise ValueError(
-                f"{path.name} is of {trained.backbone}@{trained.resolution}, not {stage.name}"
-            )
+            found = f"{path.name} is of {trained.backbone}@{trained.resolution}, not {stage.name}"
+            raise _damaged(folder, ValueError(found))
         if trained.n_classes != len(classes):
-            raise ValueError(f"{path.name} has {trained.n_classes} classes, not {len(classes)}")
-        stated = entry.get("preprocessing", preprocessing)  # once for all in the former format
+            found = f"{path.name} has {trained.n_classes} classes, not {len(classes)}"
+            raise _damaged(folder, ValueError(found))
         of_file = preprocessing_of(trained.model).to_json()
         if any(stated[key] != of_file[key] for key in of_file if key in stated):
             raise InputError(
@@ -267,24 +309,20 @@ def _build(folder: Path, description: dict[str, Any], device: str) -> LoadedCasc
                 f"its weights expect; register the cascade again"
             )
         models.append(trained.model)
-    executor = CascadeExecutor(
-        Cascade(stages, thresholds),
-        models,
-        rule,
-        temperatures,
-        weights,
-        precision=description["precision"],
-        device=device,
-    )
-    levels = preprocessing.get("levels")
+    try:
+        executor = CascadeExecutor(
+            cascade,
+            models,
+            said.rule,
+            said.temperatures,
+            said.answer_weights,
+            precision=said.precision,
+            device=device,
+        )
+    except ValueError as error:
+        raise _damaged(folder, error) from error
     return LoadedCascade(
-        executor,
-        classes,
-        base_side,
-        None if levels is None else (float(levels[0]), float(levels[1])),
-        description,
-        folder,
-        _counts(description.get("seen_before", {})),
+        executor, classes, said.base_side, said.levels, description, folder, said.seen_before
     )
 
 
