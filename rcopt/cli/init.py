@@ -33,7 +33,8 @@ def init_command(arguments: argparse.Namespace) -> None:
     for note in found.notes:
         say(f"note: {note}")
     print(file.relative_to(project))
-    suggest(f"rcopt run {file.relative_to(project)}")
+    name = str(file.relative_to(project))
+    suggest(f"rcopt stages {name}", f"rcopt run {name}")
 
 
 def settings_command(arguments: argparse.Namespace) -> None:

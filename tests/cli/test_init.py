@@ -28,7 +28,7 @@ def test_a_study_file_is_written_that_loads(
     assert main(["init", "my shapes"]) == 0
     out, err = capsys.readouterr()
     assert out == "studies/my-shapes.toml\n"
-    assert "next: rcopt run studies/my-shapes.toml" in err
+    assert "      rcopt run studies/my-shapes.toml" in err
     study = load_study("my-shapes")
     assert study.root == pictures
     assert study.settings.stages.resolutions == (16, 32)
