@@ -1,15 +1,18 @@
 """Pools of trained stages that a benchmark can search or read: recorded or simulated."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fronts import pool as stages_of_accuracies
-from rcopt.core.cascade import OperatingPoint, Stage
-from rcopt.core.hypervolumes import Frame, frame_of, hypervolume_share
+from rcopt.core.answering import Answering
+from rcopt.core.answers import AnswerRule
+from rcopt.core.cascade import Stage
+from rcopt.core.fronts import CostFront, cost_front
+from rcopt.core.hypervolumes import frame_of, hypervolume_share
 from rcopt.core.study_front import StudyFront, extend_front, study_front
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.data.prediction_files import load_stage
@@ -68,9 +71,10 @@ class Pool:
 
     Args:
         stages: With predictions on validation.
+        floor: Accuracy that hypervolumes are measured from; the cheapest stage's if None.
     """
 
-    def __init__(self, stages: Sequence[TrainedStage]) -> None:
+    def __init__(self, stages: Sequence[TrainedStage], floor: float | None = None) -> None:
         by_cost = sorted(stages, key=lambda t: t.stage.flops)
         self.stages = {(t.stage.resolution, t.stage.backbone): t for t in by_cost}
         resolutions = sorted({resolution for resolution, _ in self.stages})
@@ -81,8 +85,28 @@ class Pool:
             [trained.predictions["validation"].accuracy for trained in by_cost],
             [trained.stage.flops for trained in by_cost],
         )
+        if floor is not None:
+            self.frame = self.frame._replace(accuracy=floor)
         self._fronts = {frozenset[StageKey](): study_front([], resolutions=resolutions)}
-        self.maximum = _hypervolume(self.front(self.by_cost()).points, self.frame)
+        self._swept = list(self._sweep(resolutions))
+        self._shares: dict[frozenset[StageKey], float] = {}
+        self.maximum = self._hypervolume(frozenset(self.stages))
+
+    def _sweep(
+        self, resolutions: Sequence[int]
+    ) -> Iterator[tuple[frozenset[StageKey], CostFront]]:
+        """Yield each combination of at most four stages with its own front."""
+        answers_of = Answering(list(self.stages.values()), "validation", AnswerRule())
+        choices: list[list[StageKey | None]] = [
+            [None, *(key for key in self.stages if key[0] == r)] for r in resolutions
+        ]
+        for choice in product(*choices):
+            keys = [key for key in choice if key is not None]
+            if 1 <= len(keys) <= 4:
+                stages = [self.stages[key].stage for key in keys]
+                answers = answers_of(stages)
+                costs = [stage.flops for stage in stages]
+                yield frozenset(keys), cost_front(answers.confidence, answers.correct, costs)
 
     def front(self, keys: Sequence[StageKey]) -> StudyFront:
         """Return the exact front of some stages; of each set it is made once."""
@@ -96,7 +120,18 @@ class Pool:
 
     def share(self, keys: Sequence[StageKey]) -> float:
         """Return the hypervolume of the exact front of some stages as a share of all stages'."""
-        return _hypervolume(self.front(keys).points, self.frame) / self.maximum
+        known = frozenset(keys)
+        if known not in self._shares:
+            self._shares[known] = self._hypervolume(known) / self.maximum
+        return self._shares[known]
+
+    def _hypervolume(self, known: frozenset[StageKey]) -> float:
+        fronts = [front for stages, front in self._swept if stages <= known]
+        if not fronts:
+            return 0.0
+        accuracy = np.concatenate([front.accuracy for front in fronts])
+        flops = np.concatenate([front.cost for front in fronts])
+        return hypervolume_share(accuracy, flops, self.frame)
 
     def shares(self, order: Sequence[StageKey]) -> NDArray[np.float64]:
         """Return (len(order),) `share` of the first stage, of the first two, and so on."""
@@ -120,9 +155,3 @@ class Pool:
         while left := [key for key in self.stages if key not in chosen]:
             chosen.append(max(left, key=lambda key: self.share([*chosen, key])))
         return chosen
-
-
-def _hypervolume(points: Sequence[OperatingPoint], frame: Frame) -> float:
-    accuracy = np.array([point.validation.accuracy for point in points])
-    flops = np.array([point.validation.mean_flops for point in points])
-    return hypervolume_share(accuracy, flops, frame)

@@ -20,12 +20,14 @@ from benchmarks.ingredients import (
     stages_to_goal,
 )
 from benchmarks.pools import Pool, StageKey, simulated
+from benchmarks.replay import STRATEGIES, seconds_to_goals, simulated_recording
 from benchmarks.samplers import GOAL, ORDERS, compare, draw
 from benchmarks.samplers import print_table as print_samplers
 from benchmarks.searches import Scale, evaluate_proposal, propose, search, told_trial
 from benchmarks.variants import GRID, Variant, grid_front, variants
 from rcopt.core.answers import AnswerRule
 from rcopt.core.evaluating import evaluate
+from rcopt.core.hypervolumes import hypervolume_share
 from rcopt.core.outcomes import cascade_outcomes
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
@@ -370,3 +372,25 @@ def test_training_is_skipped_without_images(monkeypatch: pytest.MonkeyPatch) -> 
     assert everything.IMAGES in everything.skipped("training")
     monkeypatch.setenv(everything.IMAGES, "images")
     assert everything.skipped("training") == ""
+
+
+def test_a_pools_share_is_that_of_its_exact_front(pool: Pool) -> None:
+    keys = pool.by_cost()[2:9:3]
+    front = pool.front(keys).points
+    accuracy = [point.validation.accuracy for point in front]
+    flops = [point.validation.mean_flops for point in front]
+    expected = hypervolume_share(accuracy, flops, pool.frame) / pool.maximum
+    assert pool.share(keys) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_replay_charges_the_seconds_of_what_was_trained_and_ends_with_the_goal() -> None:
+    recording = simulated_recording(0)
+    total = sum(recording.seconds.values())
+    for title, strategy in STRATEGIES.items():
+        found = seconds_to_goals(recording, strategy(recording, 0))["seconds"]
+        assert found == sorted(found), title
+        if title == "everything":
+            assert found == [total] * 3
+        elif title not in ("TPE", "NSGA-II"):
+            # These may never ask for what is needed.
+            assert 0 < found[0] <= found[2] <= total * (1 + 1e-9), title
