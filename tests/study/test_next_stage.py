@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rcopt.core.cascade import Stage
+from rcopt.core.cascade import Stage, StageId
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.study.next_stage import outlook
 from tests.support.simulated import simulated_stages
@@ -18,7 +18,7 @@ def stages() -> list[TrainedStage]:
     return timed(simulated_stages({"validation": 200}))
 
 
-def works(stages: list[TrainedStage], *more: Stage) -> dict[object, float]:
+def works(stages: list[TrainedStage], *more: Stage) -> dict[StageId, float]:
     return {stage.id: stage.flops for stage in (*(t.stage for t in stages), *more)}
 
 
