@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rcopt.core.evaluating import check_answers
 from rcopt.core.threshold_sweep import Known, Ranking, rank_images, sweep
+from rcopt.core.threshold_walk import EXACT
 
 #: Steps of the sweep up to which `threshold_front` is exact.
 EXACT_STEPS = 20_000_000_000
@@ -149,6 +150,7 @@ def ranked_front(
     costs: NDArray[np.float64],
     known: Known,
     max_steps: int,
+    margin: int = EXACT,
 ) -> CostFront:
     """Return what `cost_front` does of images that are ranked, as far as it is new.
 
@@ -159,10 +161,11 @@ def ranked_front(
         known: Of other stages on the same images; what is found here is added to it. Rows that
             have fewer right answers than something known for no less cost are left out.
         max_steps: As in `threshold_front`.
+        margin: Right answers that may be missed, for a faster sweep.
     """
     n = correct.shape[1]
     before = known.cost.copy()
-    found = sweep(rankings, correct, costs, known, max_steps)
+    found = sweep(rankings, correct, costs, known, max_steps, margin)
     mean = found.cost / n
     rows = _cheapest(mean)
     rows = rows[found.cost[rows] < np.append(before[1:], np.inf)[rows]]

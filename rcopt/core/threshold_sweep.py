@@ -104,6 +104,7 @@ def sweep(
     costs: NDArray[np.float64],
     known: Known,
     max_steps: int,
+    margin: int = EXACT,
 ) -> Sweep:
     """Find the cheapest thresholds for each number of right answers.
 
@@ -117,6 +118,7 @@ def sweep(
         known: Of other stages on the same images; what is found here is added to it.
         max_steps: A sweep that takes more is given up; none
             takes more than prod(u_0 .. u_{K-2}) + N (1 + u_0 + .. + u_0 .. u_{K-4}).
+        margin: Right answers that the last sweep may miss; by default it is exact.
     """
     n, deferring = correct.shape[1], len(rankings)
     useful = _useful(correct)
@@ -143,14 +145,14 @@ def sweep(
     bucket = _buckets(rankings[-1], visited[-1])
     data = (costs.copy(), weight, gain, useful.astype(np.int64), bucket)
     gap, steps = n, 0
-    for margin in _margins(n) if deferring > 1 else (EXACT,):
+    for missed in _margins(n, margin) if deferring > 1 else (EXACT,):
         left = walk(
-            margin, max_steps, *data, order, start, sizes, right, known.cost, least, chosen
+            missed, max_steps, *data, order, start, sizes, right, known.cost, least, chosen
         )
         steps += max_steps - left
         if left < 0:
             break
-        gap = max(margin, 0)
+        gap = max(missed, 0)
     return Sweep(
         least,
         chosen,
@@ -160,11 +162,11 @@ def sweep(
     )
 
 
-def _margins(n_images: int) -> list[int]:
+def _margins(n_images: int, least: int) -> list[int]:
     margins = [n_images]
-    while margins[-1] > 3:
+    while margins[-1] // 4 > max(least, 0):
         margins.append(margins[-1] // 4)
-    return [*margins, EXACT]
+    return [*margins, least]
 
 
 def _thresholds(ranking: Ranking, visited: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -192,10 +192,21 @@ def limit_section(data: ReportData) -> Section:
         "All numbers hold for images like these. Where the images change, confidences and exit "
         "rates change too.",
         rule_text(data.rule),
+        *_coarse_choices(data),
     )
     sizes = ", ".join(f"{split} {count:,}" for split, count in data.split_sizes.items())
     listed = "".join(element("li", fact) for fact in (f"Images by split: {sizes}.", *facts))
     return "limits", "Limits", f"<ul>{listed}</ul>"
+
+
+def _coarse_choices(data: ReportData) -> list[str]:
+    repeated = data.bootstrap
+    if not repeated.accuracy_gap:
+        return []
+    return [
+        f"The {repeated.n_resamples} repeated choices are made from coarse fronts, each at most "
+        f"{100 * repeated.accuracy_gap:.2f} points below the exact one."
+    ]
 
 
 def repeat_section(data: ReportData) -> Section:

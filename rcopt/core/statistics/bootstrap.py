@@ -10,10 +10,17 @@ from rcopt.core.answering import Answering
 from rcopt.core.answers import AnswerRule, Answers
 from rcopt.core.cascade import Stage
 from rcopt.core.evaluating import exits
-from rcopt.core.fronts import non_dominated, threshold_front
 from rcopt.core.statistics.intervals import Interval
+from rcopt.core.statistics.resampled_fronts import ResampledFront, resampled_front
 from rcopt.core.statistics.savings import LOSSES
 from rcopt.core.trained_stage import TrainedStage
+
+#: Steps of all resamples' sweeps up to which they are exact, and of coarse ones.
+EXACT_STEPS = 20_000_000_000
+COARSE_STEPS = 2_000_000_000
+
+#: Resamples that are always drawn, if so many are asked for.
+LEAST_RESAMPLES = 200
 
 #: Shares are counts divided by N; sums of them are off by less than this, counts by more.
 _ROUNDING = 1e-12
@@ -103,6 +110,7 @@ class Bootstrap:
     optimism: Optimism
     n_resamples: int
     level: float
+    accuracy_gap: float = 0.0
 
 
 def bootstrap(
@@ -125,6 +133,10 @@ def bootstrap(
     for each loss; the resampled test images say what these choices are worth. The reference
     alone is always among the candidates. What the rule fits is not fitted afresh.
 
+    Where exact fronts of all resamples would take more than `EXACT_STEPS`, they are swept
+    coarsely (``accuracy_gap`` says how much that can miss), and fewer resamples are drawn, so
+    that `COARSE_STEPS` suffice, but not fewer than `LEAST_RESAMPLES`.
+
     Args:
         combinations: Stages of each cascade to choose from, such as the distinct
             ``point.cascade.stages`` of a front. The time grows with their number.
@@ -132,7 +144,7 @@ def bootstrap(
         reference: The stage that savings are told against, usually the most accurate one.
         rng: Where the resamples come from.
         rule: How probabilities become answers, the default rule if None.
-        n_resamples: At least 2.
+        n_resamples: At least 2; fewer are drawn where they take too long.
         losses: Accuracy that may be given up against the reference, each in [0, 1].
         budgets: (B,) mean FLOPs; by default 40 from the front's cheapest to its costliest
             point, in equal ratios.
@@ -152,16 +164,22 @@ def bootstrap(
     n = candidates[0].validation.correct.shape[1]
     n_test = candidates[0].test.correct.shape[1]
     everything = np.arange(n)
-    front = _front(candidates, everything)
+    swept = [(c.validation, c.flops) for c in candidates]
+    front = resampled_front(swept, everything)
     limits = _budgets(budgets, front)
     whole = _draw(candidates, front, everything, np.arange(n_test), limits, losses)
+    coarse, gap = front.steps * n_resamples > EXACT_STEPS, 0.0
+    if coarse:
+        affordable = COARSE_STEPS // resampled_front(swept, everything, coarse=True).steps
+        n_resamples = min(n_resamples, max(affordable, LEAST_RESAMPLES))
     drawn = []
     for _ in range(n_resamples):
         images = rng.integers(0, n, size=(n,), dtype=np.int64)
         test_images = rng.integers(0, n_test, size=(n_test,), dtype=np.int64)
-        front = _front(candidates, images)
+        front = resampled_front(swept, images, coarse=coarse)
+        gap = max(gap, front.accuracy_gap)
         drawn.append(_draw(candidates, front, images, test_images, limits, losses))
-    return _summary(whole, drawn, limits, losses, level)
+    return _summary(whole, drawn, limits, losses, level, gap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,15 +189,6 @@ class _Candidate:
     flops: NDArray[np.float64]
     validation: Answers
     test: Answers
-
-
-@dataclass(frozen=True, eq=False)
-class _Front:
-    """All candidates' front on one resample: both numbers strictly rising."""
-
-    accuracy: NDArray[np.float64]
-    mean_flops: NDArray[np.float64]
-    choices: tuple[tuple[_Candidate, NDArray[np.float64]], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,28 +224,8 @@ def _candidates(
     ]
 
 
-def _front(candidates: Sequence[_Candidate], images: NDArray[np.int64]) -> _Front:
-    swept = [
-        threshold_front(
-            c.validation.confidence[:, images], c.validation.correct[:, images], c.flops
-        )
-        for c in candidates
-    ]
-    accuracy = np.concatenate([front.accuracy for front in swept])
-    cost = np.concatenate([front.mean_flops for front in swept])
-    kept = np.flatnonzero(non_dominated(accuracy, cost))
-    kept = kept[np.argsort(cost[kept])]
-    owner = np.repeat(np.arange(len(swept)), [len(front) for front in swept])
-    row = np.concatenate([np.arange(len(front)) for front in swept])
-    choices = tuple(
-        (candidates[c], swept[c].thresholds[r])
-        for c, r in zip(owner[kept].tolist(), row[kept].tolist(), strict=True)
-    )
-    return _Front(accuracy[kept], cost[kept], choices)
-
-
-def _budgets(budgets: ArrayLike | None, front: _Front) -> NDArray[np.float64]:
-    cheapest, costliest = front.mean_flops[[0, -1]]
+def _budgets(budgets: ArrayLike | None, front: ResampledFront) -> NDArray[np.float64]:
+    cheapest, costliest = front.cost[[0, -1]]
     if budgets is None:
         return np.asarray(np.geomspace(cheapest, costliest, 40))
     limits = np.asarray(budgets, dtype=np.float64)
@@ -250,7 +239,7 @@ def _budgets(budgets: ArrayLike | None, front: _Front) -> NDArray[np.float64]:
 
 def _draw(
     candidates: Sequence[_Candidate],
-    front: _Front,
+    front: ResampledFront,
     images: NDArray[np.int64],
     test_images: NDArray[np.int64],
     limits: NDArray[np.float64],
@@ -258,11 +247,11 @@ def _draw(
 ) -> _Draw:
     reference = candidates[-1]
     target = reference.validation.correct[0, images].mean()
-    by_budget = np.searchsorted(front.mean_flops, limits, side="right") - 1
+    by_budget = np.searchsorted(front.cost, limits, side="right") - 1
     by_loss = np.searchsorted(front.accuracy, target - np.asarray(losses) - _ROUNDING)
     picked, at = np.unique(np.concatenate([by_budget, by_loss]), return_inverse=True)
     budget, loss = at[: len(limits)], at[len(limits) :]
-    chosen = [front.choices[i] for i in picked]
+    chosen = [(candidates[c], thresholds) for c, thresholds in (front.choices[i] for i in picked)]
     right = np.array([_right(c.validation, thresholds) for c, thresholds in chosen])
     test_right = np.array([_right(c.test, thresholds) for c, thresholds in chosen])
     accuracy = test_right[:, test_images].mean(axis=1)
@@ -300,6 +289,7 @@ def _summary(
     limits: NDArray[np.float64],
     losses: Sequence[float],
     level: float,
+    accuracy_gap: float,
 ) -> Bootstrap:
     accuracy = _interval([draw.accuracy for draw in drawn], level)
     times = _interval([draw.times for draw in drawn], level)
@@ -324,6 +314,7 @@ def _summary(
         ),
         n_resamples=len(drawn),
         level=level,
+        accuracy_gap=accuracy_gap,
     )
 
 

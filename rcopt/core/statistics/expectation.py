@@ -10,12 +10,14 @@ from rcopt.core.answering import Answering
 from rcopt.core.answers import AnswerRule, Answers
 from rcopt.core.cascade import Stage
 from rcopt.core.evaluating import exits
-from rcopt.core.fronts import cost_front, non_dominated
 from rcopt.core.statistics.intervals import Interval, accuracy_interval
+from rcopt.core.statistics.resampled_fronts import resampled_front
 from rcopt.core.trained_stage import TrainedStage
 
 #: Shares are counts divided by N; sums of them are off by less than this, counts by more.
-_ROUNDING = 1e-12  #: Up to this many images, what to expect is told by many folds, else by few.
+_ROUNDING = 1e-12
+#: Up to this many images, what to expect is told by many folds and exact fronts, else by few
+#: folds and coarse fronts.
 _FEW_IMAGES = 5000
 _MANY_FOLDS, _FEW_FOLDS = 10, 3
 #: Optimism is averaged over drops that differ by no more than this.
@@ -232,18 +234,6 @@ def _held_out(n: int, folds: int, seed: int) -> Iterator[NDArray[np.bool_]]:
 
 
 def _front(candidates: Sequence[_Candidate], images: NDArray[np.int64]) -> _Front:
-    swept = [
-        cost_front(answers.confidence[:, images], answers.correct[:, images], costs)
-        for answers, costs in candidates
-    ]
-    reached = np.concatenate([front.accuracy for front in swept])
-    cost = np.concatenate([front.cost for front in swept])
-    kept = np.flatnonzero(non_dominated(reached, cost))
-    kept = kept[np.argsort(cost[kept])]
-    owner = np.repeat(np.arange(len(swept)), [len(front) for front in swept])
-    row = np.concatenate([np.arange(len(front)) for front in swept])
-    choices = tuple(
-        (candidates[c][0], swept[c].thresholds[r])
-        for c, r in zip(owner[kept].tolist(), row[kept].tolist(), strict=True)
-    )
-    return _Front(reached[kept], cost[kept], choices)
+    front = resampled_front(candidates, images, coarse=len(images) > _FEW_IMAGES)
+    choices = tuple((candidates[c][0], thresholds) for c, thresholds in front.choices)
+    return _Front(front.accuracy, front.cost, choices)

@@ -6,6 +6,7 @@ import pytest
 from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import NEVER, Cascade, OperatingPoint, Stage
 from rcopt.core.outcomes import Outcome, cascade_outcomes
+from rcopt.core.statistics import bootstrap as module
 from rcopt.core.statistics.bootstrap import bootstrap
 from rcopt.core.statistics.savings import savings
 from rcopt.core.study_front import study_front
@@ -218,3 +219,19 @@ def test_every_combination_counts() -> None:
     apparent = [few.optimism.apparent, more.optimism.apparent]
     assert (apparent[1] >= apparent[0]).all()
     assert apparent[1].sum() > apparent[0].sum()
+
+
+def test_what_would_take_too_long_is_swept_coarsely_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages = simulated_stages({"validation": 900, "test": 300})
+    chosen = [tuple(STAGES[:3])]
+    monkeypatch.setattr(module, "EXACT_STEPS", 0)
+    monkeypatch.setattr(module, "COARSE_STEPS", 0)
+    monkeypatch.setattr(module, "LEAST_RESAMPLES", 7)
+    found = bootstrap(chosen, stages, TOP, np.random.default_rng(0), n_resamples=20)
+    assert (found.n_resamples, found.accuracy_gap) == (7, 2 / 900)
+    monkeypatch.undo()
+    exact = bootstrap(chosen, stages, TOP, np.random.default_rng(0), n_resamples=7)
+    assert exact.accuracy_gap == 0.0
+    np.testing.assert_allclose(found.band.low, exact.band.low, atol=0.02)
