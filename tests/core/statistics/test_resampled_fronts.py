@@ -21,7 +21,7 @@ def candidates(n: int, seed: int, levels: int = 50) -> list[Candidate]:
     score = strength + 0.85 * rng.normal(size=n) + 0.5 * rng.normal(size=(4, n))
     noise = 0.5 * rng.normal(size=(4, n))
     confidence = np.round(levels / (1 + np.exp(-np.abs(score) - noise))) / levels
-    costs = 4.0 ** np.arange(4)
+    costs = np.array([1.0, 4.0, 16.0, 64.0])
     chosen = [list(c) for size in (1, 2, 3, 4) for c in combinations(range(4), size)]
     predicted = np.zeros((4, n), dtype=np.int64)
     return [
