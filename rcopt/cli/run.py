@@ -125,6 +125,7 @@ def print_front(results: Any, points: Sequence[Any]) -> None:
         f"{results.study}: {kind}, picked on validation, reported on test\n"
         f"{len(points)} of {len(results.points)} points, {len(results.stages)} trained stages\n"
         f"images: {sizes}\n"
+        + (f"not exact: {results.limits}\n" if results.limits else "")
         + "".join(f"data: {note}\n" for note in results.notes)
         + (f"{_minimized(points)} an image: {results.timing}\n" if results.timing else "")
     )

@@ -23,6 +23,7 @@ def front_command(arguments: argparse.Namespace) -> None:
             results,
             points=ranking.points,
             exact=ranking.exact,
+            limits=ranking.limits,
             gain=ranking.gain,
             timing="" if ranking.times is None else str(ranking.times),
         )

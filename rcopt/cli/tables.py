@@ -154,6 +154,8 @@ def status_table(name: str, status: "Status") -> str:
             f"{cost.cell(frame.cheapest)} to {cost.cell(frame.cost)}, accuracy "
             f"{100 * frame.accuracy:.1f} to 100 %)"
         )
+    if results.limits:
+        lines.append(f"not exact: {results.limits}")
     if status.sampled_share is not None:
         lines.append(f"sampled trials alone reach {100 * status.sampled_share:.1f} % of it")
     return "\n".join(lines)

@@ -42,6 +42,19 @@ class StudyFront:
         """Whether no covered cascade beats a point with any thresholds at all."""
         return self.accuracy_gap == 0.0
 
+    @property
+    def limits(self) -> str:
+        """What the front leaves out, for people; empty if it is exact and complete."""
+        said = []
+        if not self.complete:
+            said.append(f"cascades have at most {self.max_stages} stages")
+        if not self.exact:
+            said.append(
+                f"other thresholds can gain at most {100 * self.accuracy_gap:.3g} points of "
+                "accuracy at no more cost"
+            )
+        return "; ".join(said)
+
     def __len__(self) -> int:
         """Return the number of points."""
         return len(self.points)

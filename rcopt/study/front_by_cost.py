@@ -22,12 +22,14 @@ class Ranking:
         points: Cheapest first, strictly rising in cost and accuracy on validation, each with
             its test numbers. They come from the exact sweep, so they are no trials.
         exact: Whether the front is exact over all cascades and thresholds of the stages.
+        limits: What it leaves out; see `rcopt.core.study_front.StudyFront.limits`.
         gain: What cascading brings by this cost.
         times: The stages' times; None where the cost is not measured.
     """
 
     points: tuple[OperatingPoint, ...]
     exact: bool
+    limits: str
     gain: MeanGain | None
     times: StageTimes | None
 
@@ -72,6 +74,7 @@ def rank(
     return Ranking(
         with_test(front.points, stages, rule),
         front.exact and front.complete,
+        front.limits,
         None if gain is None else gain.over_all,
         times,
     )

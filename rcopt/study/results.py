@@ -67,6 +67,7 @@ class Results:
         timing: How the stages' times were measured; empty unless time is the cost.
         gain: What cascading brings; None where single stages cannot be mixed.
         notes: What a person should know of the data.
+        limits: What the front leaves out; see `rcopt.core.study_front.StudyFront.limits`.
     """
 
     study: str
@@ -83,6 +84,7 @@ class Results:
     timing: str = ""
     gain: MeanGain | None = None
     notes: tuple[str, ...] = ()
+    limits: str = ""
 
 
 def well_spread(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -156,6 +158,7 @@ def build_results(
         timing=timing,
         gain=None if gain is None else gain.over_all,
         notes=data.notes,
+        limits=front.limits if study.settings.search.exact else "",
     )
 
 

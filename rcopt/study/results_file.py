@@ -34,6 +34,7 @@ def save_results(path: Path, results: Results) -> None:
         "timing": results.timing,
         "cascade_gain": None if results.gain is None else results.gain.to_dict(),
         **({"notes": list(results.notes)} if results.notes else {}),
+        **({"limits": results.limits} if results.limits else {}),
         "stages": [_stage_tree(stage) for stage in results.stages],
         "front": [_point_tree(point) for point in results.points],
     }
@@ -191,6 +192,7 @@ class _Results(BaseModel):
     timing: str = ""
     cascade_gain: MeanGain | None = None
     notes: tuple[str, ...] = ()
+    limits: str = ""
     stages: Annotated[tuple[_Summary, ...], Field(min_length=1)]
     front: tuple[_Point, ...]
 
@@ -229,6 +231,7 @@ class _Results(BaseModel):
             timing=self.timing,
             gain=self.cascade_gain,
             notes=self.notes,
+            limits=self.limits,
         )
 
 

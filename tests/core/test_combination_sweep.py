@@ -116,3 +116,16 @@ def test_a_sweep_cut_short_misses_no_more_than_it_says(
     for point in exact:
         reached = accuracy[cost <= point.validation.cost].max()
         assert reached >= point.validation.accuracy - coarse.accuracy_gap - 1e-12
+
+
+def test_a_front_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = pool(400, 3)
+    assert study_front(stages).limits == ""
+    assert study_front(stages, max_stages=2).limits == "cascades have at most 2 stages"
+    monkeypatch.setattr(combination_sweep, "LEAST_STEPS", 1)
+    monkeypatch.setattr(combination_sweep, "TOTAL_STEPS", 4_000)
+    coarse = study_front(stages, max_stages=3)
+    assert coarse.limits == (
+        "cascades have at most 3 stages; other thresholds can gain at most "
+        f"{100 * coarse.accuracy_gap:.3g} points of accuracy at no more cost"
+    )
