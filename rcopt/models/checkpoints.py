@@ -96,7 +96,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file atomically: readers see the old file or the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, tensor in tensors.items():
+            whole = tensor.detach().cpu().contiguous()
+            # The format has no two names for one tensor, as layers that share weights have.
+            plain[name] = whole.clone() if whole.data_ptr() in seen else whole
+            seen.add(whole.data_ptr())
         save_file(plain, part, metadata)
         part.replace(path)
     finally:

@@ -59,7 +59,8 @@ def count_macs(model: nn.Module, resolution: int) -> Cost:
     Raises:
         WorkError: If the model cannot be counted.
     """
-    copied = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    # Torch's counter fails on layers that are given a weight that wants a gradient.
+    copied = copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
     by_ptflops = _by_ptflops(copied, resolution)
     by_torch, products, others = _by_torch(copied, resolution)
     extra, overlooked = _explained(by_ptflops, by_torch, products, others)

@@ -1,12 +1,13 @@
 """Trained weights as files."""
 
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from rcopt.data.preprocessing import IMAGENET, Preprocessing
 from rcopt.errors import InputError
@@ -67,10 +68,20 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(_versioned(state, model))
     except RuntimeError as error:
         raise _damaged(path) from error
     return TrainedModel(model.to(device).eval(), backbone, n_classes, resolution)
+
+
+def _versioned(state: dict[str, Tensor], model: nn.Module) -> OrderedDict[str, Tensor]:
+    """Return a state with its layers' versions, which files of tensors do not hold.
+
+    Some networks rename what older versions saved, and take a state without one for such.
+    """
+    known = OrderedDict(state)
+    vars(known)["_metadata"] = vars(model.state_dict())["_metadata"]
+    return known
 
 
 def stored_preprocessing(path: Path) -> Preprocessing:
