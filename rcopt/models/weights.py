@@ -59,6 +59,8 @@ def load_weights(path: Path, device: str | torch.device = "cpu") -> TrainedModel
         resolution = int(metadata["resolution"])
         stated = metadata.get("preprocessing")  # files of before it could differ have none
         preprocessing = IMAGENET if stated is None else Preprocessing.from_json(json.loads(stated))
+        if not any(n_classes in tensor.shape for tensor in state.values()):
+            raise ValueError(f"no weights of a head for {n_classes} classes")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such weights file; train the stage again") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

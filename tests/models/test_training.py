@@ -611,7 +611,9 @@ def damaged_files(folder: Path) -> Iterator[Path]:
     for content in (b"", b"garbage" * 9, sound[: len(sound) // 2]):
         path.write_bytes(content)
         yield path
-    for wrong in ({"backbone": "resnet18"}, {"backbone": "nonsense"}, {"n_classes": 4}):
+    changes: list[dict[str, Any]] = [{"backbone": "resnet18"}, {"backbone": "nonsense"}]
+    changes += [{"n_classes": n} for n in (4, 0, -1, 10**12)]
+    for wrong in changes:
         about: Any = {"backbone": "mobilenet_v2-0.25", "n_classes": 3, "resolution": 32} | wrong
         save_weights(path, model, **about)
         yield path
