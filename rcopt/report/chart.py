@@ -46,9 +46,10 @@ class Series:
         shape: Of the points; None for a line alone.
         size: Radius of the points in pixels.
         top: (P,) upper edge of a band.
+        whiskers: (P,) interval of y of each point, or none.
         tips: One for each point, or none.
         names: Text beside each point, or none.
-        hidden: Whether the page leaves it out until its legend is clicked.
+        hidden: Whether it is left out: of pictures for good, of the page until it is asked for.
     """
 
     label: str
@@ -60,6 +61,7 @@ class Series:
     shape: Shape | None = None
     size: float = 3.0
     top: Sequence[float] = ()
+    whiskers: Sequence[tuple[float, float]] = ()
     tips: Sequence[Tip] = ()
     names: Sequence[str] = ()
     hidden: bool = False
@@ -160,7 +162,12 @@ Chart = Plot | Bars | HeatMap
 def limits(plot: Plot) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the ranges of x and y that hold all series, with a small margin."""
     xs = np.concatenate([np.asarray(s.x, dtype=np.float64) for s in plot.series])
-    ys = np.concatenate([np.asarray([*s.y, *s.top], dtype=np.float64) for s in plot.series])
+    ys = np.concatenate(
+        [
+            np.asarray([*s.y, *s.top, *(end for pair in s.whiskers for end in pair)], np.float64)
+            for s in plot.series
+        ]
+    )
     x_low, x_high = float(xs.min()), float(xs.max())
     if plot.log_x:
         x_low, x_high = _margin(math.log10(x_low), math.log10(x_high))
@@ -168,6 +175,24 @@ def limits(plot: Plot) -> tuple[tuple[float, float], tuple[float, float]]:
     else:
         x_low, x_high = _margin(x_low, x_high)
     return (x_low, x_high), _margin(float(ys.min()), float(ys.max()))
+
+
+def tick_texts(ticks: Sequence[float], text: Callable[[float], str]) -> list[str]:
+    """Return what stands beside ticks, no text twice.
+
+    Shares get as many decimals as it takes to tell them apart.
+
+    Example:
+        >>> tick_texts([0.99, 0.995, 1.0], lambda share: f"{100 * share:.0f} %")
+        ['99.0 %', '99.5 %', '100.0 %']
+    """
+    texts = [text(tick) for tick in ticks]
+    if len(set(texts)) < len(texts) and all(t.endswith(" %") for t in texts):
+        for digits in range(1, 7):
+            texts = [f"{100 * tick:.{digits}f} %" for tick in ticks]
+            if len(set(texts)) == len(texts):
+                break
+    return [t if t not in texts[:i] else "" for i, t in enumerate(texts)]
 
 
 def linear_ticks(low: float, high: float, count: int) -> list[float]:

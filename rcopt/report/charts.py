@@ -1,32 +1,18 @@
-"""Which charts a report has, and what each of them says."""
+"""Which charts a report has: `CHARTS`; and those of what answers what."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rcopt.core.wording import (
-    answers_at,
-    axis_amount,
-    cascade_name,
-    flops_text,
-    percent,
-)
-from rcopt.report.analysis.report_data import Featured, ReportData
-from rcopt.report.analysis.search_history import SearchHistory
-from rcopt.report.chart import SHAPES, Bars, Chart, HeatMap, Plot, Series, Tip
-from rcopt.report.front_chart import ACCURACY, COST, front_chart, front_tip, marked, on_test
+from rcopt.core.wording import axis_amount, percent
+from rcopt.report.analysis.report_data import ReportData
+from rcopt.report.chart import SHAPES, Bars, Chart, Plot, Series
+from rcopt.report.front_chart import COST, front_chart, front_tip, on_test
+from rcopt.report.map_charts import accuracy_map, flops_map
+from rcopt.report.progress_charts import progress_by_stage, progress_by_time, progress_by_trial
 
 #: Colours of resolutions, from the lowest; indices in `rcopt.report.chart.COLOURS`.
 RESOLUTION_COLOURS = (6, 1, 5, 3, 4, 2, 7)
-
-
-def charts(data: ReportData) -> tuple[Chart, ...]:
-    """Return every chart of the report."""
-    made: list[Chart] = [front_chart(data), exit_chart(data), reach_chart(data)]
-    if data.featured is not None:
-        made += _maps(data.featured)
-    if data.history is not None:
-        made += _progress(data.history)
-    return tuple(made)
 
 
 def exit_chart(data: ReportData) -> Bars:
@@ -47,9 +33,9 @@ def exit_chart(data: ReportData) -> Bars:
             f"{percent(shares[0, 0], 0)}; at the costliest, {resolutions[-1]} px answers "
             f"{percent(shares[-1, -1], 0)}."
         ),
-        x_label=f"{COST}, on test",
+        x_label=f"{COST}, on validation",
         y_label="exit rate",
-        bars=tuple(axis_amount(float(f"{on_test(row)[0]:.3g}")) for row in rows),
+        bars=_told_apart([row.point.validation.mean_flops for row in rows]),
         layers=tuple(f"{r} px" for r in resolutions),
         colours=tuple(RESOLUTION_COLOURS[i % 7] for i in range(len(resolutions))),
         shares=shares,
@@ -59,7 +45,7 @@ def exit_chart(data: ReportData) -> Bars:
 
 def reach_chart(data: ReportData) -> Plot:
     """Return the reach rates along the front."""
-    lines = marked(data.front)
+    lines = [data.front[i] for i in data.rows]
     resolutions = sorted({s.resolution for x in lines for s in x.point.cascade.stages})
     series = []
     for place, resolution in enumerate(resolutions):
@@ -81,14 +67,14 @@ def reach_chart(data: ReportData) -> Plot:
                 RESOLUTION_COLOURS[place % 7],
                 kind="points",
                 shape=SHAPES[place % len(SHAPES)],
-                size=2.4,
+                size=4,
             )
         )
     return Plot(
         name="reach-rates",
         title="How many images run each resolution",
         text=(
-            "Share of the test images that run a stage of each resolution, along the front. "
+            "Share of the test images that run a stage of each resolution, at the same points. "
             "The first stage of a cascade runs on every image."
         ),
         x_label=f"{COST} (logarithmic), on test",
@@ -100,134 +86,28 @@ def reach_chart(data: ReportData) -> Plot:
     )
 
 
-def _maps(featured: Featured) -> list[Chart]:
-    found = featured.map
-    stages = found.cascade.stages
-    what = cascade_name(found.cascade)
-    if len(stages) == 2:
-        marks = [Tip((answers_at(t),)) for t in found.thresholds[0]]
-        return [
-            Plot(
-                name=f"map-{kind}",
-                title=f"{title} of {what} over its threshold",
-                text=f"{title} on validation as more images are passed on; its own threshold "
-                f"passes on {percent(found.own[0], 1)}.",
-                x_label=f"share of images {stages[0].name} passes on",
-                y_label=label,
-                series=(
-                    Series(
-                        "all thresholds",
-                        found.shares.tolist(),
-                        values.tolist(),
-                        1,
-                        tips=marks,
-                        shape="circle",
-                        size=2.4,
-                    ),
-                    Series(
-                        "this cascade",
-                        [found.own[0]],
-                        [own],
-                        2,
-                        kind="points",
-                        shape="diamond",
-                        size=6,
-                    ),
-                ),
-                log_x=False,
-                x_text=lambda x: percent(x, 0),
-                y_text=text,
-            )
-            for kind, title, label, values, own, text in (
-                (
-                    "accuracy",
-                    "Accuracy",
-                    ACCURACY,
-                    found.accuracy,
-                    featured.point.validation.accuracy,
-                    lambda y: percent(y, 0),
-                ),
-                (
-                    "flops",
-                    "Mean FLOPs",
-                    COST,
-                    found.mean_flops,
-                    featured.point.validation.mean_flops,
-                    axis_amount,
-                ),
-            )
-        ]
-    places = (0.0, 0.25, 0.5, 0.75, 1.0)
-    ticks = tuple(tuple((p, f"{100 * p:.0f} %") for p in places) for _ in range(2))
-    cells = tuple(
-        tuple(
-            f"{stage.name} {answers_at(t)} ({percent(share, 0)} below)"
-            for t, share in zip(row, found.shares, strict=True)
-        )
-        for stage, row in zip(stages[:2], found.thresholds.tolist(), strict=True)
-    )
-    return [
-        HeatMap(
-            name=f"map-{kind}",
-            title=f"{title} over the thresholds",
-            text=f"{title} of {what} on validation over its two thresholds, from "
-            f"{text(float(values.min()))} to {text(float(values.max()))}. The diamond is the "
-            "cascade itself, the dots are the points of the front with these stages.",
-            x_label=f"share of images below the threshold of {stages[0].name}",
-            y_label=f"share below that of {stages[1].name}",
-            values=values,
-            ticks=(ticks[0], ticks[1]),
-            cells=(cells[0], cells[1]),
-            value_text=text,
-            log=kind == "flops",
-            own=(found.own[0], found.own[1]),
-            path=[(float(a), float(b)) for a, b in found.path],
-        )
-        for kind, title, values, text in (
-            ("accuracy", "Accuracy", found.accuracy, percent),
-            ("flops", "Mean FLOPs", found.mean_flops, flops_text),
-        )
-    ]
+def _told_apart(costs: Sequence[float]) -> tuple[str, ...]:
+    """Return costs in as few digits as tell them apart."""
+    for digits in range(2, 16):
+        texts = tuple(axis_amount(float(f"{cost:.{digits}g}")) for cost in costs)
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
-def _progress(history: SearchHistory) -> list[Chart]:
-    maximum = history.maximum or 1.0
-    sampled, everything = history.sampled / maximum, history.everything / maximum
-    unit, name = (3600.0, "h") if history.seconds[-1] >= 7200 else (60.0, "min")
-    axes = (
-        ("trials", "trial", history.trials.astype(float)),
-        ("stages", "stages trained", history.stages_trained.astype(float)),
-        ("time", f"training time so far, {name}", history.seconds / unit),
-    )
-    return [
-        Plot(
-            name=f"progress-{kind}",
-            title=f"Hypervolume against {label}",
-            text="Share of the exact front's hypervolume. "
-            f"{_passed('The sampled trials', sampled, x, label)} "
-            f"{_passed('With the exact sweep they', everything, x, label)}",
-            x_label=label,
-            y_label="share of hypervolume",
-            series=(
-                Series("sampled trials", x.tolist(), sampled.tolist(), 4, kind="steps"),
-                Series(
-                    "with the exact sweep",
-                    x.tolist(),
-                    everything.tolist(),
-                    1,
-                    kind="steps",
-                    dash="dashed",
-                ),
-            ),
-            log_x=False,
-            x_text=lambda x: f"{x:g}",
-            y_text=lambda y: percent(y, 0),
-        )
-        for kind, label, x in axes
-    ]
+#: Every chart of the report, in its order; one that has nothing to show returns None.
+CHARTS: tuple[Callable[[ReportData], Chart | None], ...] = (
+    front_chart,
+    exit_chart,
+    reach_chart,
+    accuracy_map,
+    flops_map,
+    progress_by_trial,
+    progress_by_stage,
+    progress_by_time,
+)
 
 
-def _passed(who: str, shares: NDArray[np.float64], x: NDArray[np.float64], label: str) -> str:
-    reached = f"{who} reach {percent(float(shares[-1]), 1)}"
-    late = np.flatnonzero(shares >= 0.95)
-    return f"{reached}, 95 % of it at {x[late[0]]:.3g} ({label})." if len(late) else f"{reached}."
+def charts(data: ReportData) -> tuple[Chart, ...]:
+    """Return every chart of `CHARTS` that has something to show."""
+    return tuple(made for chart in CHARTS if (made := chart(data)) is not None)

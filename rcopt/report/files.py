@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from rcopt.report.chart import (
     limits,
     linear_ticks,
     log_ticks,
+    tick_texts,
 )
 from rcopt.report.labels import Anchor, place_labels
 
@@ -41,6 +43,7 @@ _DASHES = {"solid": "-", "dashed": "--", "dotted": ":"}
 def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     """Write ``NAME.png`` and ``NAME.svg`` of each chart into a folder, which is made.
 
+    Series that the page hides at first are left out, for nobody can ask a picture for them.
     Equal charts give equal files.
     """
     from matplotlib import rc_context
@@ -49,7 +52,7 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with rc_context({"svg.hashsalt": "rcopt", "font.size": _FONT, "axes.axisbelow": True}):
-        for chart in charts:
+        for chart in map(_without_hidden, charts):
             wide = chart.name == "front"
             figure = Figure(figsize=(9.2, 5.6) if wide else (5.4, 4.0), layout="constrained")
             axes = figure.subplots()
@@ -73,6 +76,12 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     return paths
 
 
+def _without_hidden(chart: Chart) -> Chart:
+    if not isinstance(chart, Plot):
+        return chart
+    return replace(chart, series=tuple(s for s in chart.series if not s.hidden))
+
+
 def _plot(plot: Plot, axes: "Axes") -> None:
     (x_low, x_high), (y_low, y_high) = limits(plot)
     if plot.log_x:
@@ -81,9 +90,9 @@ def _plot(plot: Plot, axes: "Axes") -> None:
     axes.set_ylim(y_low, y_high)
     x_ticks = (log_ticks if plot.log_x else linear_ticks)(x_low, x_high, 7)
     y_ticks = linear_ticks(y_low, y_high, 7)
-    axes.set_xticks(x_ticks, [plot.x_text(tick) for tick in x_ticks])
+    axes.set_xticks(x_ticks, tick_texts(x_ticks, plot.x_text))
     axes.set_xticks([], minor=True)
-    axes.set_yticks(y_ticks, [plot.y_text(tick) for tick in y_ticks])
+    axes.set_yticks(y_ticks, tick_texts(y_ticks, plot.y_text))
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     for series in plot.series:
@@ -138,6 +147,9 @@ def _series(series: Series, axes: "Axes") -> None:
         "linewidth": 1.3,
         "drawstyle": "steps-post" if series.kind == "steps" else "default",
     }
+    if series.whiskers:
+        low, high = zip(*series.whiskers, strict=True)
+        axes.vlines(series.x, low, high, color=colour, linewidth=1, alpha=0.7)
     axes.plot(series.x, series.y, **style)
 
 
@@ -176,5 +188,5 @@ def _heat_map(chart: HeatMap, axes: "Axes") -> None:
     if chart.own is not None:
         axes.plot(*chart.own, "D", color="white", markeredgecolor="black", markersize=8)
     bar = axes.figure.colorbar(image, ax=axes)
-    bar.set_ticks([low, high], labels=[chart.value_text(low), chart.value_text(high)])
+    bar.set_ticks([low, high], labels=tick_texts([low, high], chart.value_text))
     bar.minorticks_off()

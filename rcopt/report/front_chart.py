@@ -1,6 +1,7 @@
 """The main figure, and what all charts of the front share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,26 +14,26 @@ from rcopt.core.wording import (
     flops_against,
     numbers,
     percent,
+    points,
+    points_interval,
     short_name,
-    times,
 )
 from rcopt.report.analysis.report_data import ROWS, FrontLine, ReportData, StageLine
 from rcopt.report.chart import Dash, Plot, Series, Tip
-
-#: Fronts have hundreds of points; more than this many are drawn as a line alone.
-MARKED = 400
 
 #: Axis labels.
 COST, ACCURACY = "mean FLOPs of an image", "accuracy"
 
 
 def front_chart(data: ReportData) -> Plot:
-    """Return the main figure: accuracy against mean FLOPs."""
+    """Return the main figure: accuracy against mean FLOPs, first in three series."""
     lines = data.front
-    shown = marked(lines)
+    shown = [lines[choice.line] for choice in data.choices]
+    compared = {choice.line: choice.comparison.accuracy for choice in data.choices}
     rows = [lines[i] for i in data.rows]
     top = data.top.point
-    saved = data.savings[0].saving
+    saved = data.savings[0]
+    change = saved.interval.change
     return Plot(
         name="front",
         title="Accuracy against FLOPs",
@@ -40,35 +41,15 @@ def front_chart(data: ReportData) -> Plot:
             f"Accuracy against mean FLOPs of an image, logarithmic. The front has {len(lines)} "
             f"cascades, on validation from {numbers(lines[0].point.validation)} to "
             f"{numbers(lines[-1].point.validation)}. The most accurate single stage, "
-            f"{top.cascade.stages[0].name}, has {numbers(top.validation)}; a cascade as "
-            f"accurate needs {times(saved.validation)} fewer FLOPs. The table of the front "
-            "below lists the same points."
+            f"{top.cascade.stages[0].name}, has {numbers(top.validation)}; of what is as "
+            "accurate there, the cheapest needs on test "
+            f"{flops_against(saved.interval.saving.estimate, 'it')} at {points(change.estimate)} "
+            f"points of accuracy ({points_interval(change)})."
         ),
         x_label=f"{COST} (logarithmic)",
         y_label=ACCURACY,
         series=(
-            Series(
-                f"{percent(data.bootstrap.level, 0)} of repeated choices on test, by budget",
-                data.bootstrap.band.budgets.tolist(),
-                data.bootstrap.band.low.tolist(),
-                2,
-                kind="band",
-                top=data.bootstrap.band.high.tolist(),
-            ),
-            *_baselines(data),
-            *_hull(data),
-            _test_front("optimistic test front", [x for x in lines if x.optimistic], "solid"),
-            _test_front("pessimistic test front", [x for x in lines if x.pessimistic], "dashed"),
-            Series(
-                "the front's points on test",
-                [on_test(x)[0] for x in shown],
-                [on_test(x)[1] for x in shown],
-                2,
-                kind="points",
-                shape="triangle",
-                size=2.6,
-                tips=[front_tip(x) for x in shown],
-            ),
+            *(replace(series, hidden=True) for series in _asked_for(data, shown)),
             Series(
                 "front on validation",
                 [x.point.validation.mean_flops for x in shown],
@@ -76,17 +57,21 @@ def front_chart(data: ReportData) -> Plot:
                 1,
                 kind="steps",
                 shape="circle",
-                size=2.2,
+                size=1.8,
                 tips=[front_tip(x) for x in shown],
             ),
             Series(
-                f"its {len(rows)} points in the table",
-                [x.point.validation.mean_flops for x in rows],
-                [x.point.validation.accuracy for x in rows],
-                1,
+                f"{len(rows)} of its points on test, with "
+                f"{percent(saved.interval.accuracy.level, 0)} intervals",
+                [on_test(x)[0] for x in rows],
+                [on_test(x)[1] for x in rows],
+                2,
                 kind="points",
-                shape="circle",
-                size=4.6,
+                shape="triangle",
+                size=4.2,
+                whiskers=[
+                    (compared[i].accuracy.low, compared[i].accuracy.high) for i in data.rows
+                ],
                 tips=[front_tip(x) for x in rows],
             ),
             Series(
@@ -107,6 +92,35 @@ def front_chart(data: ReportData) -> Plot:
     )
 
 
+def _asked_for(data: ReportData, shown: Sequence[FrontLine]) -> list[Series]:
+    """Return the series that are one click away."""
+    band = data.bootstrap.band
+    return [
+        Series(
+            f"{percent(data.bootstrap.level, 0)} of repeated choices on test, by budget",
+            band.budgets.tolist(),
+            band.low.tolist(),
+            2,
+            kind="band",
+            top=band.high.tolist(),
+        ),
+        *_baselines(data),
+        *_hull(data),
+        _test_front("optimistic test front", [x for x in data.front if x.optimistic], "solid"),
+        _test_front("pessimistic test front", [x for x in data.front if x.pessimistic], "dashed"),
+        Series(
+            "all of the front's points on test",
+            [on_test(x)[0] for x in shown],
+            [on_test(x)[1] for x in shown],
+            2,
+            kind="points",
+            shape="triangle",
+            size=2.2,
+            tips=[front_tip(x) for x in shown],
+        ),
+    ]
+
+
 def _hull(data: ReportData) -> list[Series]:
     """Return what sending each image at random to one of two single stages reaches on test."""
     gain = data.gain
@@ -125,16 +139,6 @@ def _hull(data: ReportData) -> list[Series]:
             dash="dotted",
         )
     ]
-
-
-def marked(lines: Sequence[FrontLine]) -> list[FrontLine]:
-    """Return the points to mark: at most `MARKED`, well spread."""
-    chosen = spread(
-        [line.point.validation.accuracy for line in lines],
-        [line.point.validation.mean_flops for line in lines],
-        MARKED,
-    )
-    return [lines[i] for i in chosen]
 
 
 def on_test(line: FrontLine) -> tuple[float, float]:

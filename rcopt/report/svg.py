@@ -21,6 +21,7 @@ from rcopt.report.chart import (
     limits,
     linear_ticks,
     log_ticks,
+    tick_texts,
 )
 from rcopt.report.labels import place_labels
 
@@ -87,6 +88,8 @@ def swatch(series: Series) -> str:
         inside = '<rect class="band" x="1" y="2" width="24" height="10"/>'
     else:
         inside = line if series.kind != "points" else ""
+        if series.whiskers:
+            inside += '<path class="whisker" d="M13,0V14"/>'
         if series.shape:
             inside += _glyph(series.shape, 13, 7, min(series.size + 0.5, 5), "dot")
     return (
@@ -107,7 +110,7 @@ def heat_colours(values: NDArray[np.float64], log: bool) -> NDArray[np.uint8]:
 def _plot(plot: Plot, frame: Frame, tips: dict[Tip, int]) -> str:
     (x_low, x_high), (y_low, y_high) = limits(plot)
     y_ticks = linear_ticks(y_low, y_high, max(2, int(frame.inner_height // 48)))
-    y_text = _apart(y_ticks, plot.y_text)
+    y_text = tick_texts(y_ticks, plot.y_text)
     frame = replace(frame, left=30 + 7 * max(map(len, y_text)))
     scale: Callable[[float], float] = math.log10 if plot.log_x else float
     x0, x1 = scale(x_low), scale(x_high)
@@ -120,7 +123,10 @@ def _plot(plot: Plot, frame: Frame, tips: dict[Tip, int]) -> str:
     parts = [
         _axes(
             frame,
-            [(at(t, y_low)[0], plot.x_text(t)) for t in x_ticks],
+            [
+                (at(t, y_low)[0], text)
+                for t, text in zip(x_ticks, tick_texts(x_ticks, plot.x_text), strict=True)
+            ],
             [(at(x_low, t)[1], text) for t, text in zip(y_ticks, y_text, strict=True)],
             plot.x_label,
             plot.y_label,
@@ -130,7 +136,12 @@ def _plot(plot: Plot, frame: Frame, tips: dict[Tip, int]) -> str:
     for number, series in enumerate(plot.series):
         places = [at(x, y) for x, y in zip(series.x, series.y, strict=True)]
         upper = [at(x, y) for x, y in zip(series.x, series.top, strict=False)]
-        drawn = _series(series, places, upper, tips)
+        whiskers = "".join(
+            f"M{at(x, low)[0]:.1f},{at(x, low)[1]:.1f}V{at(x, high)[1]:.1f}"
+            for x, (low, high) in zip(series.x, series.whiskers, strict=False)
+        )
+        drawn = f'<path class="whisker" d="{whiskers}"/>' if whiskers else ""
+        drawn += _series(series, places, upper, tips)
         off = " off" if series.hidden else ""
         parts.append(f'<g class="s c{series.colour}{off}" data-s="{number}">{drawn}</g>')
         names += [(x, y, n) for (x, y), n in zip(places, series.names, strict=False)]
@@ -213,10 +224,11 @@ def _colour_bar(chart: HeatMap, inner: Frame) -> str:
     levels = np.geomspace(low, high, 64) if logarithmic else np.linspace(low, high, 64)
     strip = _png(heat_colours(levels[::-1, None], chart.log))
     x = inner.width - inner.right + 16
+    ends = tick_texts([high, low], chart.value_text)
     texts = "".join(
         f'<text class="tick" text-anchor="middle" x="{x + 14:.1f}" y="{y:.1f}">'
-        f"{escape(chart.value_text(value).replace('FLOPs', ''))}</text>"
-        for y, value in ((inner.y(1) + 10, high), (inner.y(0), low))
+        f"{escape(text.replace('FLOPs', ''))}</text>"
+        for y, text in zip((inner.y(1) + 10, inner.y(0)), ends, strict=True)
     )
     top, height = inner.y(1) + 18, inner.inner_height - 34
     return (
@@ -286,14 +298,6 @@ def _stairs(places: Sequence[tuple[float, float]]) -> str:
     return f"M{places[0][0]:.1f},{places[0][1]:.1f}" + "".join(
         f"H{x:.1f}V{y:.1f}" for x, y in places[1:]
     )
-
-
-def _apart(ticks: Sequence[float], text: Callable[[float], str]) -> list[str]:
-    """Return tick texts, with a decimal more for shares that would look the same."""
-    plain = [text(tick) for tick in ticks]
-    if len(set(plain)) == len(plain) or not all(p.endswith(" %") for p in plain):
-        return plain
-    return [f"{100 * tick:.1f} %" for tick in ticks]
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

@@ -28,12 +28,16 @@ from rcopt.core.statistics.savings import Saving, savings
 from rcopt.core.statistics.selection import knee
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.answered_images import StageAnswers, answered_images
+from rcopt.report.analysis.choices import Choosable, choosables
 from rcopt.report.analysis.search_history import SearchHistory, search_history
 from rcopt.report.analysis.select_command import select_command
 from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
 
 #: How many points of the front the table shows.
 ROWS = 20
+
+#: Fronts have hundreds of points; no more than this many are drawn and can be chosen.
+MARKED = 400
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class ReportData:
         top: The stage most accurate on validation.
         front: The whole validation-picked front, cheapest first.
         rows: Indices of about 20 well-spread points of it.
+        choices: Its points that can be chosen on the page: all, or `MARKED` well-spread ones.
         knee: Index of its bend.
         savings: Against the top stage, by accuracy given up.
         generalization: Optimistic and pessimistic test front and their hypervolumes.
@@ -157,6 +162,7 @@ class ReportData:
     top: StageLine
     front: tuple[FrontLine, ...]
     rows: tuple[int, ...]
+    choices: tuple[Choosable, ...]
     knee: int
     savings: tuple[SavingLine, ...]
     generalization: Generalization
@@ -204,9 +210,8 @@ def report_data(
     # Of equally accurate stages the cheapest, as the reference of everything saved.
     top = max(lines, key=lambda s: (s.point.validation.accuracy, -s.trained.stage.flops))
     points = with_test(front, stages, rule)
-    rows = spread(
-        [p.validation.accuracy for p in points], [p.validation.mean_flops for p in points], ROWS
-    )
+    plane = [p.validation.accuracy for p in points], [p.validation.mean_flops for p in points]
+    rows = tuple(spread(*plane, ROWS).tolist())
     picked = generalization(points, frame)
     resampled = bootstrap(
         list(dict.fromkeys(point.cascade.stages for point in points)),
@@ -225,7 +230,15 @@ def report_data(
         stages=lines,
         top=top,
         front=_front_lines(facts.name, points, picked, top, stages, rule),
-        rows=tuple(rows.tolist()),
+        rows=rows,
+        choices=choosables(
+            points,
+            sorted({*spread(*plane, MARKED).tolist(), *rows, *_lines_of(saved)}),
+            rows,
+            top.trained.stage,
+            stages,
+            rule,
+        ),
         knee=points.index(knee(points)),
         savings=saved,
         generalization=picked,
@@ -298,6 +311,10 @@ def _saving_lines(
         )
         for saving, repeated in zip(chosen, resampled.savings, strict=True)
     )
+
+
+def _lines_of(saved: Sequence[SavingLine]) -> list[int]:
+    return [line.line for line in saved if line.line is not None]
 
 
 def _featured(
