@@ -69,9 +69,7 @@ def front_chart(data: ReportData) -> Plot:
                 kind="points",
                 shape="triangle",
                 size=4.2,
-                whiskers=[
-                    (compared[i].accuracy.low, compared[i].accuracy.high) for i in data.rows
-                ],
+                whiskers=[(compared[i].low, compared[i].high) for i in data.rows],
                 tips=[front_tip(x) for x in rows],
             ),
             Series(

@@ -157,5 +157,16 @@
         if (group !== button) group.classList.toggle("off", !on);
     });
   }
+  const unfold = () => {
+    const fold = location.hash && document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"] > .fold`);
+    if (fold) fold.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  // A link to where the page is already changes no hash.
+  for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(unfold));
+  addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll(".fold")) fold.open = true;
+  });
   for (const code of document.querySelectorAll("code[data-copy]")) code.after(" ", copyButton(code.textContent));
 })();

@@ -5,15 +5,6 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 
-from rcopt.core.wording import (
-    flops_against,
-    percent,
-    plural,
-    points,
-    points_interval,
-    times,
-    times_interval,
-)
 from rcopt.report.analysis.report_data import ReportData
 from rcopt.report.chart import Bars, Chart, HeatMap, Tip
 from rcopt.report.charts import charts
@@ -30,6 +21,7 @@ from rcopt.report.sections import (
     stage_section,
 )
 from rcopt.report.svg import Frame, svg, swatch
+from rcopt.report.verdict import verdict
 
 _WIDE, _NARROW, _HALF = Frame(1040, 520), Frame(400, 420), Frame(500, 340)
 
@@ -57,7 +49,8 @@ def page(data: ReportData, thumbnail: Thumbnail | None = None) -> str:
     shown = [(anchor, title, body) for anchor, title, body in sections if body]
     links = "".join(element("a", title, href=f"#{anchor}") for anchor, title, _ in shown)
     body = "".join(
-        f'<section id="{anchor}">{element("h2", title)}{body}</section>'
+        f'<section id="{anchor}"><details class="fold"><summary>{element("h2", title)}</summary>'
+        f"{body}</details></section>"
         for anchor, title, body in shown
     )
     resources = files("rcopt.report")
@@ -86,43 +79,11 @@ _HINT = (
 
 
 def _header(data: ReportData) -> str:
-    saved, less = data.savings[0], data.savings[-1]
-    top = data.top.trained.stage.name
-    best = data.front[-1]
-    best_test = best.point.test or best.point.validation
-    level = percent(saved.interval.saving.level, 0)
-    cards = (
-        (
-            f"fewer FLOPs, as accurate as {top}",
-            times(saved.saving.test or saved.saving.validation),
-            f"{level} interval {times_interval(saved.interval.saving)}; test accuracy "
-            f"{points(saved.interval.change.estimate)} points "
-            f"({points_interval(saved.interval.change)})",
-        ),
-        (
-            f"fewer FLOPs, giving up {plural(100 * less.saving.loss)}",
-            times(less.saving.test or less.saving.validation),
-            f"{level} interval {times_interval(less.interval.saving)}; test accuracy "
-            f"{points(less.interval.change.estimate)} points "
-            f"({points_interval(less.interval.change)})",
-        ),
-        (
-            "right on test: the most accurate cascade",
-            percent(best_test.accuracy),
-            f"{top} alone: {percent(data.top.test.estimate)} "
-            f"({percent(data.top.test.low, 1)} to {percent(data.top.test.high, 1)}); "
-            f"for {flops_against(best.times, top)}",
-        ),
-    )
-    blocks = "".join(
-        f"<div><dt>{element('span', big, css='big')} {text(label)}</dt>"
-        f"{element('dd', note, css='soft')}</div>"
-        for label, big, note in cards
-    )
     images = ", ".join(f"{count:,} {split}" for split, count in data.split_sizes.items())
     return (
         element("p", f"rcopt report · {data.facts.created}", css="kicker")
         + element("h1", data.facts.name)
+        + verdict(data)
         + element(
             "p",
             "A resolution cascade: a small network at low resolution answers the images it is "
@@ -130,8 +91,8 @@ def _header(data: ReportData) -> str:
             f"{len(data.stages)} trained stages do together on {data.facts.data} "
             f"({len(data.facts.classes)} classes; {images} images). Everything is chosen on "
             "validation; test is only reported.",
+            css="soft",
         )
-        + f'<dl class="numbers">{blocks}</dl>'
     )
 
 
@@ -158,7 +119,8 @@ def _legend(chart: Chart) -> str:
         entries = "".join(
             f'<button type="button" data-s="{i}" aria-pressed="{str(not s.hidden).lower()}">'
             f"{swatch(s)}{escape(s.label)}</button>"
-            for i, s in enumerate(chart.series)
+            # What is drawn at first comes first, what can be asked for behind it.
+            for i, s in sorted(enumerate(chart.series), key=lambda entry: entry[1].hidden)
         )
     return f'<div class="legend">{entries}</div>'
 

@@ -129,7 +129,8 @@ def map_section(featured: Featured | None, figures: Mapping[str, str]) -> Sectio
         f"{numbers(featured.point.validation)}. The axes are even in images, since confidences "
         "crowd near 1.",
     )
-    pair = f'<div class="pair">{figures["map-accuracy"]}{figures["map-flops"]}</div>'
+    drawn = "".join(figure for name, figure in figures.items() if name.startswith("map-"))
+    pair = f'<div class="pair">{drawn}</div>'
     return "map", "One cascade over its thresholds", body + pair
 
 

@@ -82,8 +82,27 @@ def tab(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def _big_mark(tab: Page) -> Locator:
-    """The first of the front's table points."""
-    return tab.locator('#fig-front svg.wide circle.dot[r="4.6"]').nth(8)
+    """A point of the front, one of those in the table."""
+    return tab.locator("#fig-front svg.wide g:not(.off) path.dot[data-t]").nth(8)
+
+
+def _open(tab: Page, section: str) -> None:
+    tab.locator(f"#{section} > details > summary").click()
+
+
+def test_links_open_the_section_they_lead_to(tab: Page) -> None:
+    part = tab.locator("#stages table")
+    assert not part.is_visible()
+    tab.locator('nav a[href="#stages"]').click()
+    part.wait_for()
+
+
+def test_sections_fold_and_leave_a_short_page(tab: Page) -> None:
+    assert tab.evaluate("document.documentElement.scrollHeight") < 11_000 / 3
+    summary = tab.locator("#limits > details > summary")
+    summary.focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("#limits li").first.is_visible()
 
 
 def test_hovering_over_a_point_shows_its_configuration(tab: Page) -> None:
@@ -99,6 +118,7 @@ def test_hovering_over_a_point_shows_its_configuration(tab: Page) -> None:
 
 
 def test_hovering_near_a_point_is_enough(tab: Page) -> None:
+    _big_mark(tab).scroll_into_view_if_needed()
     box = _big_mark(tab).bounding_box()
     assert box is not None
     tab.mouse.move(box["x"] + 4, box["y"] + 22)
@@ -112,6 +132,7 @@ def test_a_click_gives_the_command_that_selects_the_point(tab: Page) -> None:
     assert command.startswith(("rcopt select digits --trial ", "rcopt select digits --max-flops "))
     assert tab.locator("#pick .copy").is_visible()
     assert command in tab.locator("#tip").inner_text()
+    _open(tab, "front")
     listed = tab.locator("table.front code").all_inner_texts()
     assert command in listed
 
@@ -129,6 +150,7 @@ def test_the_keyboard_does_what_the_pointer_does(tab: Page) -> None:
 
 def test_copying_puts_the_command_on_the_clipboard(tab: Page) -> None:
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _open(tab, "front")
     row = tab.locator("table.front tbody tr").nth(2)
     row.locator(".copy").click()
     tab.get_by_text("Copied").wait_for()
@@ -147,7 +169,27 @@ def test_the_legend_hides_and_shows_a_series(tab: Page) -> None:
     assert drawn.is_visible()
 
 
+def test_the_first_look_has_three_series_and_the_others_are_one_click_away(tab: Page) -> None:
+    drawn = tab.locator("#fig-front svg.wide g.s:not(.off)")
+    assert drawn.count() == 3
+    tab.get_by_role("button", name="optimistic test front", exact=True).click()
+    assert drawn.count() == 4
+
+
+def test_no_axis_repeats_a_label(tab: Page) -> None:
+    repeated = tab.evaluate(
+        """[...document.querySelectorAll("svg.chart")].flatMap((svg) =>
+          ["end", "middle"].flatMap((anchor) => {
+            const texts = [...svg.querySelectorAll(`.tick[text-anchor="${anchor}"]`)]
+              .map((tick) => tick.textContent).filter((text) => text);
+            return texts.filter((text, i) => texts.indexOf(text) !== i);
+          }))"""
+    )
+    assert repeated == []
+
+
 def test_hovering_over_a_map_tells_the_cell(tab: Page) -> None:
+    _open(tab, "map")
     tab.locator('rect[data-map="map-accuracy"]').hover()
     text = tab.locator("#tip").inner_text()
     assert text.count("resnet") == 2

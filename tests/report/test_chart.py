@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rcopt.core.cascade import NEVER
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.wording import amount, answers_at, points, times, times_interval
-from rcopt.report.chart import Plot, Series, limits, linear_ticks, log_ticks
+from rcopt.report.chart import Plot, Series, limits, linear_ticks, log_ticks, tick_texts
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 12))
@@ -24,6 +24,18 @@ def test_log_ticks_lie_inside_and_rise(low: float, ratio: float, count: int) -> 
     ticks = log_ticks(low, low * ratio, count)
     assert ticks == sorted(set(ticks))
     assert all(low * (1 - 1e-9) <= t <= low * ratio * (1 + 1e-9) for t in ticks)
+
+
+@given(st.floats(0.5, 0.999), st.floats(1e-5, 1e-2), st.integers(2, 9))
+def test_no_tick_text_comes_twice(low: float, span: float, count: int) -> None:
+    ticks = linear_ticks(low, low + span, count)
+    texts = tick_texts(ticks, lambda share: f"{100 * share:.0f} %")
+    assert len(set(texts)) == len(texts) == len(ticks)
+    assert "" not in texts
+
+
+def test_texts_that_cannot_be_told_apart_stand_once() -> None:
+    assert tick_texts([1.0, 1.0], "{:g}".format) == ["1", ""]
 
 
 def _plot(xs: list[float], ys: list[float], log_x: bool) -> Plot:
