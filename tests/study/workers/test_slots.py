@@ -207,6 +207,8 @@ def test_the_time_left_is_the_work_left_at_the_pace_so_far(tmp_path: Path) -> No
     study = load_study(write_study(tmp_path, SPACE))
     study.folder.mkdir(parents=True)
     (study.folder / "study.toml").write_text(study.to_toml())
+    with closing(Trials("journal", "tiny", study.folder, {})):
+        pass  # the study's trials, of which there are none yet
     macs = {"mobilenet_v2-0.1@8/3": 100, "mobilenet_v2-0.25@8/3": 300, "mobilenet_v2-0.1@12/3": 50}
     (study.folder / "macs.json").write_text(json.dumps(sealed({"macs": macs})))
     assert read_status(study).seconds_left is None
