@@ -30,7 +30,9 @@ COMMAND = ("run", "tiny", "--format", "json")
 #: Before which call a command stands still when the signal comes.
 TRAINING = "rcopt.models.training:save_checkpoint:2"  # a first epoch is saved, a second is done
 PREDICTION = "rcopt.models.prediction:predict:2"
-PUBLICATION = "rcopt.tracking:Tracker.upload:2"  # predictions are stored, weights are not
+PUBLICATION = (
+    "rcopt.tracking.run_files:RunFiles.upload:2"  # predictions are stored, weights are not
+)
 BETWEEN_TRIALS = "rcopt.study.samplers:Sampler.learn:2"
 AFTER_A_TRIAL = (
     "rcopt.study.samplers:Sampler.stored:1"  # before the exact points that belong to it
@@ -38,7 +40,7 @@ AFTER_A_TRIAL = (
 AFTER_PUBLICATION = (
     "rcopt.study.stages.train_once:_clear:1"  # the stage is stored, its checkpoint is still there
 )
-THE_END = "rcopt.tracking:Tracker.mark_front:1"
+THE_END = "rcopt.tracking.cascades:CascadeStore.mark_front:1"
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +224,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, store_template: Path) -> 
     project = new_project(tmp_path / "project", store_template)
     # Stands still while it tidies up after the first one.
     command = start(
-        project, tmp_path / "run", *COMMAND, pause="rcopt.tracking:Tracker.end_stage:1"
+        project, tmp_path / "run", *COMMAND, pause="rcopt.tracking.stages:StageStore.end_stage:1"
     )
     command.wait_until_told("train ")
     command.signal(signal.SIGTERM)
