@@ -161,8 +161,8 @@ def _extend(
         item = str(row + 1) if column is None else own.table.text(column, row)
         if item in own.rows:
             raise InputError(
-                f"{own.table.at(row)}: item {item!r} is there twice, first in row "
-                f"{own.rows[item] + own.table.first}"
+                f"{own.table.at(row)}: item {item!r} is there twice, first in "
+                f"{own.table.at(own.rows[item])}"
             )
         own.rows[item] = row
 
@@ -187,7 +187,7 @@ def _joined(one: Table, other: Table) -> Table:
     if set(one.columns) != set(other.columns):
         raise InputError(f"{other.file}: its columns are not those of {one.file}")
     columns = {name: [*one.columns[name], *other.columns[name]] for name in one.columns}
-    return Table(other.file, columns, other.first)
+    return Table(other.file, columns, other.first, parts=(one, other))
 
 
 def _common(rows: Mapping[str, _Rows], reading: Reading, notes: list[str]) -> list[str]:

@@ -37,11 +37,13 @@ class Table:
         file: Where it came from.
         columns: Values of equal length by name, as text or numbers.
         first: Number of the first row as an editor shows it.
+        parts: The tables it was joined from, in order, if it was.
     """
 
     file: Path
     columns: Mapping[str, Sequence[Any]]
     first: int = 1
+    parts: tuple["Table", ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -49,6 +51,10 @@ class Table:
 
     def at(self, row: int) -> str:
         """Return where a row is, for messages."""
+        for part in self.parts:
+            if row < len(part):
+                return part.at(row)
+            row -= len(part)
         return f"{self.file.name}, row {row + self.first}"
 
     def find(self, role: str, named: Mapping[str, str]) -> str | None:

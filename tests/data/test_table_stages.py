@@ -210,7 +210,7 @@ def test_items_that_some_stages_lack_are_counted_and_left_out_if_asked(tmp_path:
     [
         ({"confidence": "high"}, r"large.csv, row 5: 'confidence' is 'high', expected a number"),
         ({"confidence": "nan"}, r"row 5: 'confidence' is 'nan'"),
-        ({"id": "item 0"}, r"row 5: item 'item 0' is there twice, first in row 2"),
+        ({"id": "item 0"}, r"row 5: item 'item 0' is there twice, first in \S+, row 2"),
         ({"id": ""}, r"row 5: 'id' is empty"),
         ({"label": "c9"}, r"item 'item 3' is labelled"),
         ({"cost": "-3"}, r"'cost'|cost"),
@@ -288,3 +288,16 @@ def test_files_that_are_no_tables_are_refused(suffix: str, content: bytes, tmp_p
     file.write_bytes(content)
     with pytest.raises(InputError):
         stages_of([read_table(file)], Reading())
+
+
+@pytest.mark.parametrize(("part", "row"), [(0, 0), (0, 29), (1, 0), (1, 29)])
+def test_a_bad_cell_is_named_by_its_own_file_where_a_stage_goes_on_in_a_second(
+    tmp_path: Path, part: int, row: int
+) -> None:
+    rows = [{"stage": name, **row} for name in COSTS for row in records(name)]
+    parts = [rows[:30], rows[30:60]]
+    parts[part][row] = {**parts[part][row], "confidence": "high"}
+    files = [write_csv(tmp_path / f"part_{i}.csv", found) for i, found in enumerate(parts)]
+    files.append(write_csv(tmp_path / "rest.csv", rows[60:]))
+    with pytest.raises(InputError, match=rf"part_{part}\.csv, row {row + 2}: "):
+        stages_of([read_table(file) for file in files], Reading())
