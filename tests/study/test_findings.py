@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rcopt.core.statistics.cascade_gain import MeanGain
 from rcopt.core.statistics.intervals import Interval
 from rcopt.core.wording import times_interval
 from rcopt.study.dashboard import show_result
-from rcopt.study.file import Study, load_study
+from rcopt.study.file import Study
 from rcopt.study.findings import front_table, result_metrics, verdict
 from rcopt.study.front_picture import front_picture, front_plotly
 from rcopt.study.results import Results
@@ -23,17 +22,13 @@ from rcopt.study.results_file import load_results
 from rcopt.study.run_study import run
 from rcopt.study.trials import Trials
 from rcopt.tracking.view import RESULT_METRICS
-from tests.support.study_helpers import STORED, store_predictions, write_study
+from tests.support.study_helpers import stored_study
 
 
 @pytest.fixture(scope="module")
 def study(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A finished study on stored predictions."""
-    project = tmp_path_factory.mktemp("found")
-    (project / "mlruns").mkdir()
-    shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
-    store_predictions(project / "stored")
-    study = load_study(write_study(project, STORED))
+    study = stored_study(tmp_path_factory.mktemp("found"), store_template)
     run(study, trials=6)
     return study
 

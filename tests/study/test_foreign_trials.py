@@ -1,7 +1,6 @@
 """What optuna-dashboard and other scripts do to a study between two commands."""
 
 import json
-import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from rcopt.cli.main import main
-from rcopt.study.file import Study, load_study
+from rcopt.study.file import Study
 from rcopt.study.foreign_trials import ANSWERS, SKIPPED, TAKEN, misfit, requests
 from rcopt.study.space import Space
 from rcopt.study.trials import Trials
-from tests.support.study_helpers import STORED, store_predictions, write_study
+from tests.support.study_helpers import stored_study
 
 SPACE = Space({32: ("resnet18", "resnet34"), 224: ("resnet50",)}, optional=True)
 
@@ -64,13 +63,10 @@ def test_each_foreign_trial_is_asked_for_until_it_is_answered() -> None:
 @pytest.fixture
 def started(store_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study on stored predictions with 5 trials."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copyfile(store_template, tmp_path / "mlruns" / "mlflow.db")
-    store_predictions(tmp_path / "stored")
-    file = write_study(tmp_path, STORED)
+    study = stored_study(tmp_path, store_template)
     monkeypatch.chdir(tmp_path)
-    assert main(["run", str(file), "--quiet", "--trials", "5"]) == 0
-    return load_study(file)
+    assert main(["run", str(study.file), "--quiet", "--trials", "5"]) == 0
+    return study
 
 
 def opened(study: Study, name: str | None = None) -> optuna.Study:

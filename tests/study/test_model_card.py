@@ -1,26 +1,20 @@
 """What a registered version tells about itself."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from rcopt.study.choice import Choice, Criterion
 from rcopt.study.choosing import select
-from rcopt.study.file import load_study
 from rcopt.study.model_card import card_tags, model_card
 from rcopt.study.run_study import run
-from tests.support.study_helpers import STORED, store_predictions, write_study
+from tests.support.study_helpers import stored_study
 
 
 @pytest.fixture(scope="module")
 def choice(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
     """A configuration of a study on stored predictions."""
-    project = tmp_path_factory.mktemp("card")
-    (project / "mlruns").mkdir()
-    shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
-    store_predictions(project / "stored")
-    study = load_study(write_study(project, STORED))
+    study = stored_study(tmp_path_factory.mktemp("card"), store_template)
     run(study, trials=6)
     return select(study, Criterion(knee=True))
 

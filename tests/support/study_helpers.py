@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 from rcopt.core.predictions import Split
 from rcopt.data.prediction_files import save_stage
+from rcopt.study.file import Study, load_study
 from tests.support.simulated import simulated_stages
 
 SIZES: Mapping[Split, int] = {"train": 10, "validation": 40, "test": 40}
@@ -95,6 +97,14 @@ class Finished:
     code: int
     out: str
     err: str
+
+
+def stored_study(project: Path, store_template: Path) -> Study:
+    """Make a project with a store and a study on stored predictions, which was not run yet."""
+    (project / "mlruns").mkdir()
+    shutil.copyfile(store_template, project / "mlruns" / "mlflow.db")
+    store_predictions(project / "stored")
+    return load_study(write_study(project, STORED))
 
 
 def run_rcopt(project: Path, *arguments: str, timeout: float = 250) -> Finished:

@@ -1,6 +1,5 @@
 """Commands after something was renamed, deleted or edited in MLflow's UI behind their back."""
 
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rcopt.cli.main import main
-from rcopt.study.file import Study, load_study
+from rcopt.study.file import Study
 from rcopt.tracking import StudyRun, Tracker
-from tests.support.study_helpers import STORED, store_predictions, write_study
+from tests.support.study_helpers import stored_study
 
 Act = Callable[[Tracker, StudyRun], object]
 
@@ -19,13 +18,10 @@ Act = Callable[[Tracker, StudyRun], object]
 @pytest.fixture
 def started(store_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study on stored predictions with 5 trials."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copyfile(store_template, tmp_path / "mlruns" / "mlflow.db")
-    store_predictions(tmp_path / "stored")
-    file = write_study(tmp_path, STORED)
+    study = stored_study(tmp_path, store_template)
     monkeypatch.chdir(tmp_path)
-    assert main(["run", str(file), "--quiet", "--trials", "5"]) == 0
-    return load_study(file)
+    assert main(["run", str(study.file), "--quiet", "--trials", "5"]) == 0
+    return study
 
 
 def opened(study: Study) -> tuple[Tracker, StudyRun]:
