@@ -25,13 +25,13 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 
+from benchmarks.next_stage import outlook
 from benchmarks.pools import POOL, Pool, StageKey, recorded, simulated
 from benchmarks.searches import search
 from rcopt.core.answers import AnswerRule
 from rcopt.core.hypervolumes import frame_of, hypervolume_share
 from rcopt.core.outcomes import with_test
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.study.next_stage import outlook
 
 RESULTS = Path(__file__).parent / "results"
 GOALS = (0.90, 0.95, 0.99)
@@ -89,7 +89,7 @@ def optuna_sampler(name: Literal["tpe", "nsga2"]) -> Callable[[Recording, int], 
 
 
 def ours(recording: Recording, seed: int) -> Iterator[Step]:
-    """Train what gains most of the front per second, as `rcopt.study.next_stage` forecasts it."""
+    """Train what gains most of the front per second, as `benchmarks.next_stage` forecasts it."""
     stages = recording.pool.stages
     work = {t.stage.id: t.macs * float(t.details["epochs"]) for t in stages.values()}
     trained: list[TrainedStage] = []

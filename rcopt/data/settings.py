@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rcopt.core.cascade import PIXELS
 from rcopt.data.sources import NAMES
 from rcopt.data.sources import source as source_of
 
@@ -19,7 +20,7 @@ def _without_controls(text: str) -> str:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Resolution = Annotated[int, Field(ge=8, le=1024)]
+Resolution = Annotated[int, Field(ge=PIXELS, le=1024)]
 #: A path, an address or one of a few words.
 Location = Annotated[str, AfterValidator(_without_controls)]
 

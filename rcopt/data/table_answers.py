@@ -21,18 +21,17 @@ _LOGIT = re.compile(r"logits?_?(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class TableAnswers:
     """What one stage answered to the items, in their order."""
 
     labels: list[str]
     answers: list[str]
-    correct: NDArray[np.bool_]
     confidence: NDArray[np.float64]
     probabilities: NDArray[np.float64] | None
     classes: tuple[str, ...]
 
 
-def answers_of(table: Table, rows: Sequence[int], named: Mapping[str, str]) -> Answers:
+def answers_of(table: Table, rows: Sequence[int], named: Mapping[str, str]) -> TableAnswers:
     """Read what a stage answered in the given rows.
 
     Args:
@@ -58,37 +57,30 @@ def answers_of(table: Table, rows: Sequence[int], named: Mapping[str, str]) -> A
                 f"classes of its probabilities, {classes[0]} to {classes[-1]}"
             )
         answers = [classes[i] for i in p.argmax(axis=1).tolist()]
-        right = np.array([a == b for a, b in zip(answers, labels, strict=True)])
-        return Answers(labels, answers, right, p.max(axis=1), p, classes)
+        return TableAnswers(labels, answers, p.max(axis=1), p, classes)
     if correct is None and (answer is None or label is None):
         raise InputError(
             f"{table.file}: expected class probabilities and a label, or an answer and a label, "
             f"or what is correct; it has {', '.join(map(repr, table.columns))}"
         )
     if correct is not None:
-        right = np.array([table.truth(correct, row) for row in rows])
         labels = ["right"] * len(rows)
-        answers = ["right" if one else "wrong" for one in right.tolist()]
+        answers = ["right" if table.truth(correct, row) else "wrong" for row in rows]
     else:
         assert answer is not None
         answers = [table.text(answer, row) for row in rows]
-        right = np.array([a == b for a, b in zip(answers, labels, strict=True)])
     sure = (
         np.ones(len(rows))
         if confidence is None
         else np.array([table.number(confidence, row) for row in rows])
     )
-    return Answers(labels, answers, right, sure, None, ())
+    return TableAnswers(labels, answers, sure, None, ())
 
 
 def _class_columns(table: Table) -> tuple[list[str], tuple[str, ...], bool]:
     """Return columns of probabilities or logits, their classes, and whether they are logits."""
     for pattern, logits in ((PROBABILITY, False), (_LOGIT, True)):
-        found = {
-            name: match[1]
-            for name in table.columns
-            if (match := pattern.fullmatch(name)) and not name.lower().startswith("probability of")
-        }
+        found = {name: match[1] for name in table.columns if (match := pattern.fullmatch(name))}
         numbered = {n: c for n, c in found.items() if c.isdigit()}
         chosen = numbered if len(numbered) >= 2 else found
         if len(chosen) >= 2 and _numeric(table, list(chosen)):
@@ -122,7 +114,7 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def joint_probabilities(
-    answered: Mapping[str, Answers], notes: list[str]
+    answered: Mapping[str, TableAnswers], notes: list[str]
 ) -> tuple[dict[str, NDArray[np.float32]], tuple[str, ...]]:
     """Return every stage's probabilities over the same classes, and these.
 

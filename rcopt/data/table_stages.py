@@ -7,6 +7,7 @@ the confidence that the table has; anything else of them means nothing, and what
 (averages, temperatures, other confidence functions) is refused for such stages.
 """
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,8 @@ def stages_of(tables: Sequence[Table], reading: Reading) -> tuple[list[TrainedSt
         details = {"classes": "\n".join(classes), "data": "table"} | (
             {MADE: "yes"} if made else {}
         )
-        key = digest([name, stage.flops, items, probabilities[name].tobytes().hex()[:4096]])
+        content = hashlib.sha256(probabilities[name].tobytes()).hexdigest()
+        key = digest([name, stage.flops, items, content])
         found.append(TrainedStage(stage, predictions, key, 0, 0, details=details))
     return found, notes
 

@@ -28,8 +28,7 @@ COST, ACCURACY = "mean FLOPs of an image", "accuracy"
 def front_chart(data: ReportData) -> Plot:
     """Return the main figure: accuracy against mean FLOPs, first in three series."""
     lines = data.front
-    shown = [lines[choice.line] for choice in data.choices]
-    compared = {choice.line: choice.comparison.accuracy for choice in data.choices}
+    shown = [lines[i] for i in data.marked]
     rows = [lines[i] for i in data.rows]
     top = data.top.point
     saved = data.savings[0]
@@ -69,7 +68,7 @@ def front_chart(data: ReportData) -> Plot:
                 kind="points",
                 shape="triangle",
                 size=4.2,
-                whiskers=[(compared[i].low, compared[i].high) for i in data.rows],
+                whiskers=[(x.test.low, x.test.high) for x in rows],
                 tips=[front_tip(x) for x in rows],
             ),
             Series(

@@ -65,37 +65,19 @@ def compare(
     Raises:
         ValueError: If a stage or its predictions are missing, or the cascade costs nothing.
     """
-    return compare_all([cascade], reference, stages, split, rule, level=level)[0]
-
-
-def compare_all(
-    cascades: Sequence[Cascade],
-    reference: Stage,
-    stages: Sequence[TrainedStage],
-    split: Split,
-    rule: AnswerRule | None = None,
-    *,
-    level: float = 0.95,
-) -> tuple[Comparison, ...]:
-    """Return `compare` of each cascade; what the rule fits is fitted once."""
     unchanged = Cascade((reference,), ())
-    alone, *found = cascade_outcomes([unchanged, *cascades], stages, split, rule)
-    n = len(alone.correct)
-    same = Interval(0.0, 0.0, 0.0, level), Interval(1.0, 1.0, 1.0, level)
-    result = []
-    for cascade, own in zip(cascades, found, strict=True):
-        change, saving = same
-        if cascade != unchanged:
-            change = difference_interval(own.correct, alone.correct, level)
-            saving = saving_interval(
-                np.rint(np.array(own.evaluation.exit_rates) * n).astype(np.int64),
-                np.array([stage.flops for stage in cascade.stages]),
-                reference.flops,
-                level=level,
-            )
-        accuracy = accuracy_interval(own.correct, level)
-        result.append(Comparison(reference, accuracy, change, saving, n))
-    return tuple(result)
+    own, alone = cascade_outcomes([cascade, unchanged], stages, split, rule)
+    n = len(own.correct)
+    change, saving = Interval(0.0, 0.0, 0.0, level), Interval(1.0, 1.0, 1.0, level)
+    if cascade != unchanged:
+        change = difference_interval(own.correct, alone.correct, level)
+        saving = saving_interval(
+            np.rint(np.array(own.evaluation.exit_rates) * n).astype(np.int64),
+            np.array([stage.flops for stage in cascade.stages]),
+            reference.flops,
+            level=level,
+        )
+    return Comparison(reference, accuracy_interval(own.correct, level), change, saving, n)
 
 
 def saving_interval(

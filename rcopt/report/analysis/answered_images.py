@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rcopt.core.answers import Answers
 from rcopt.core.cascade import Cascade, Stage
@@ -54,11 +53,7 @@ class StageAnswers:
 
 
 def answered_images(
-    cascade: Cascade,
-    answers: Answers,
-    predictions: Predictions,
-    n: int = 6,
-    among: NDArray[np.bool_] | None = None,
+    cascade: Cascade, answers: Answers, predictions: Predictions, n: int = 6
 ) -> tuple[StageAnswers, ...]:
     """Return each stage's surest and least sure answers.
 
@@ -67,7 +62,6 @@ def answered_images(
         answers: Of its stages on the split of ``predictions``.
         predictions: Of any of its stages: names and labels are read.
         n: How many images at either end, at least 1.
-        among: (N,) which images may be shown; all if None.
 
     Raises:
         ValueError: If ``n`` is below 1 or the answers are not of these images.
@@ -83,8 +77,7 @@ def answered_images(
     result = []
     for k, stage in enumerate(cascade.stages):
         mine = np.flatnonzero(level == k)
-        able = mine if among is None else mine[among[mine]]
-        surest = able[np.argsort(-answers.confidence[k, able], kind="stable")]
+        surest = mine[np.argsort(-answers.confidence[k, mine], kind="stable")]
         shown = [
             AnsweredImage(
                 image=predictions.images[i],

@@ -10,7 +10,7 @@ from rcopt.core.answers import AnswerRule
 from rcopt.core.cascade import OperatingPoint
 from rcopt.core.fronts import spread
 from rcopt.core.hypervolumes import Frame
-from rcopt.core.outcomes import with_test
+from rcopt.core.outcomes import cascade_outcomes, with_test
 from rcopt.core.predictions import Split
 from rcopt.core.statistics.baselines import (
     OracleFront,
@@ -28,7 +28,6 @@ from rcopt.core.statistics.savings import Saving, savings
 from rcopt.core.statistics.selection import knee
 from rcopt.core.trained_stage import TrainedStage
 from rcopt.report.analysis.answered_images import StageAnswers, answered_images
-from rcopt.report.analysis.choices import Choosable, choosables
 from rcopt.report.analysis.search_history import SearchHistory, search_history
 from rcopt.report.analysis.select_command import select_command
 from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
@@ -36,7 +35,7 @@ from rcopt.report.analysis.threshold_maps import ThresholdMap, threshold_map
 #: How many points of the front the table shows.
 ROWS = 20
 
-#: Fronts have hundreds of points; no more than this many are drawn and can be chosen.
+#: Fronts have hundreds of points; about this many are drawn.
 MARKED = 400
 
 
@@ -82,6 +81,7 @@ class FrontLine:
 
     Attributes:
         point: With validation and test numbers.
+        test: Accuracy on test with its exact 95 % interval.
         command: The command that chooses it.
         times: FLOPs of the top stage divided by its mean FLOPs on test.
         random_accuracy: Expected test accuracy if as many images left at each stage by chance.
@@ -90,6 +90,7 @@ class FrontLine:
     """
 
     point: OperatingPoint
+    test: Interval
     command: str
     times: float
     random_accuracy: float
@@ -144,7 +145,7 @@ class ReportData:
         top: The stage most accurate on validation.
         front: The whole validation-picked front, cheapest first.
         rows: Indices of about 20 well-spread points of it.
-        choices: Its points that can be chosen on the page: all, or `MARKED` well-spread ones.
+        marked: Indices of its points that are drawn: all, or `MARKED` well-spread ones.
         knee: Index of its bend.
         savings: Against the top stage, by accuracy given up.
         generalization: Optimistic and pessimistic test front and their hypervolumes.
@@ -162,7 +163,7 @@ class ReportData:
     top: StageLine
     front: tuple[FrontLine, ...]
     rows: tuple[int, ...]
-    choices: tuple[Choosable, ...]
+    marked: tuple[int, ...]
     knee: int
     savings: tuple[SavingLine, ...]
     generalization: Generalization
@@ -231,14 +232,7 @@ def report_data(
         top=top,
         front=_front_lines(facts.name, points, picked, top, stages, rule),
         rows=rows,
-        choices=choosables(
-            points,
-            sorted({*spread(*plane, MARKED).tolist(), *rows, *_lines_of(saved)}),
-            rows,
-            top.trained.stage,
-            stages,
-            rule,
-        ),
+        marked=tuple(sorted({*spread(*plane, MARKED).tolist(), *rows, *_lines_of(saved)})),
         knee=points.index(knee(points)),
         savings=saved,
         generalization=picked,
@@ -279,9 +273,11 @@ def _front_lines(
     distinct = dict.fromkeys(point.cascade.stages for point in points)
     answers_of = Answering(stages, "test", rule, {s for wanted in distinct for s in wanted})
     correct = {wanted: answers_of(wanted).correct for wanted in distinct}
+    outcomes = cascade_outcomes([point.cascade for point in points], stages, "test", rule)
     return tuple(
         FrontLine(
             point=point,
+            test=accuracy_interval(outcomes[i].correct),
             command=select_command(name, points, i),
             times=top.trained.stage.flops / point.test.mean_flops,
             random_accuracy=random_exits(point.test, correct[point.cascade.stages]).accuracy,

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.next_stage import outlook
 from rcopt.core.cascade import Stage, StageId
 from rcopt.core.trained_stage import TrainedStage
-from rcopt.study.next_stage import outlook
 from tests.support.simulated import simulated_stages
 
 
