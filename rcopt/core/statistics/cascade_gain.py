@@ -37,9 +37,9 @@ class MeanGain:
     def __str__(self) -> str:
         """Return the gain as a sentence."""
         return (
-            f"Cascade gain on test: at equal accuracy {_factor(self.mean)} times cheaper than "
+            f"Cascade gain on test: at equal accuracy {_factor(self.mean)} than "
             f"sending each image at random to one of {', '.join(self.hull)}; in the upper half "
-            f"of accuracies {_factor(self.upper_half)} times ({self.mean.level:.0%} intervals, "
+            f"of accuracies {_factor(self.upper_half)} ({self.mean.level:.0%} intervals, "
             f"{self.n_images:,} images)."
         )
 
@@ -219,8 +219,12 @@ def _spent(cascade: Cascade, outcome: Outcome) -> NDArray[np.float64]:
     return np.asarray(costs[outcome.stages])
 
 
-def _factor(gain: Interval) -> str:
-    return f"{gain.estimate:.2f} ({gain.low:.2f} to {gain.high:.2f})"
+def _factor(saved: Interval) -> str:
+    """Return how many times cheaper, or dearer where nothing is saved."""
+    told, low, high, word = saved.estimate, saved.low, saved.high, "cheaper"
+    if told < 1:
+        told, low, high, word = 1 / told, 1 / high, 1 / low, "dearer"
+    return f"{told:.2f} ({low:.2f} to {high:.2f}) times {word}"
 
 
 def _interval(told: float, drawn: NDArray[np.float64], level: float) -> Interval:

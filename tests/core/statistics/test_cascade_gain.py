@@ -13,6 +13,7 @@ from rcopt.core.outcomes import with_test
 from rcopt.core.predictions import Predictions, Split
 from rcopt.core.statistics.baselines import single_stages
 from rcopt.core.statistics.cascade_gain import MeanGain, cascade_gain, hull
+from rcopt.core.statistics.intervals import Interval
 from rcopt.core.study_front import study_front
 from rcopt.core.trained_stage import TrainedStage
 
@@ -181,3 +182,10 @@ def test_the_mean_gain_reads_back() -> None:
     assert found is not None
     assert MeanGain.from_dict(found.over_all.to_dict()) == found.over_all
     assert "Cascade gain on test: at equal accuracy" in str(found.over_all)
+
+
+def test_a_loss_is_called_dearer_and_not_a_gain_below_one() -> None:
+    lost, saved = Interval(0.8, 0.5, 1.25, 0.95), Interval(1.5, 1.2, 2.0, 0.95)
+    told = str(MeanGain(lost, saved, ("a", "b"), 100))
+    assert "at equal accuracy 1.25 (0.80 to 2.00) times dearer than" in told
+    assert "upper half of accuracies 1.50 (1.20 to 2.00) times cheaper (95%" in told
